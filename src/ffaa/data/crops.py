@@ -1,0 +1,115 @@
+"""Face crops of a manifest as training and test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ffaa.data.faces import Detection, cut, face_rect, whole_image
+from ffaa.data.forge.self_blend import self_blend
+from ffaa.data.manifest import Row
+from ffaa.errors import InputError
+from ffaa.types import Box, Crop, Face, ForgeryType, Label
+
+
+@dataclass(frozen=True)
+class Sample:
+    """image uint8 RGB (size, size, 3); mask float32 (7, 7) share of changed pixels per cell, or -1 where unknown;
+    rect: the face's (left, top, right, bottom) in crop pixels."""
+
+    image: np.ndarray
+    label: Label
+    forgery_type: ForgeryType
+    mask: np.ndarray
+    rect: tuple[int, int, int, int]
+
+
+def read_photo(root: Path, row: Row) -> np.ndarray:
+    """uint8 RGB pixels of a manifest row. Raises InputError when the file cannot be decoded."""
+    bgr = cv2.imread(str(root / row.path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise InputError(f"{root / row.path}: cannot be read; check the recipe's data root")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def plain_face(photo: np.ndarray, row: Row, size: int) -> Face:
+    """The face image that `analyze` makes: the paper's rule, or the centre square where no face was found."""
+    if row.box is None:
+        return whole_image(photo, size)
+    return cut(photo, Detection(row.box, 0.0), size, "")
+
+
+def _train_region(row: Row, rng: np.random.Generator) -> Box:
+    """A face region with random padding: the paper's 40 px are a wide frame on a small photo, a narrow one on a large."""
+    if row.box is None or rng.random() < 0.05:
+        side = min(row.width, row.height)
+        left, top = (row.width - side) // 2, (row.height - side) // 2
+        return Box(left=left, top=top, right=left + side, bottom=top + side)
+    pad = rng.uniform(0.02, 0.32, 4) * row.box.width
+    return Box(
+        left=max(0, round(row.box.left - pad[0])),
+        top=max(0, round(row.box.top - pad[1])),
+        right=min(row.width, round(row.box.right + pad[2])),
+        bottom=min(row.height, round(row.box.bottom + pad[3])),
+    )
+
+
+@cache
+def augmentation(size: int, strength: float = 1.0) -> Any:
+    """The paper's MIDS augmentations and a change of size, with probabilities scaled by `strength`."""
+    import albumentations as A
+
+    return A.Compose(
+        [
+            A.RandomScale((-0.45, -0.05), interpolation=cv2.INTER_AREA, p=0.25 * strength),
+            A.OneOf([A.GaussianBlur((3, 5), p=1), A.MotionBlur(3, p=1)], p=0.12 * strength),
+            A.RandomBrightnessContrast(0.18, 0.25, p=0.5),
+            A.HueSaturationValue(8, 30, 10, p=0.3),
+            A.ToGray(p=0.05),
+            A.GaussNoise(std_range=(0.005, 0.03), p=0.12 * strength),
+            A.ImageCompression(quality_range=(65, 98), p=0.4 * strength),
+            A.Resize(size, size, interpolation=cv2.INTER_CUBIC),
+        ]
+    )
+
+
+def train_sample(root: Path, row: Row, size: int, rng: np.random.Generator, blend: float = 0.0) -> Sample:
+    """An augmented training crop; with probability `blend` a real photo becomes a self-blended forgery."""
+    photo = read_photo(root, row)
+    region = _train_region(row, rng)
+    face = photo[region.top : region.bottom, region.left : region.right]
+    left, top, right, bottom = face_rect(
+        Crop(region=region, padding=0, size=size, whole_image=row.box is None), row.box or region
+    )
+    label, kind = row.label, row.forgery_type
+    mask: np.ndarray | None = np.zeros(face.shape[:2], np.float32) if label is Label.REAL else None
+    if kind is ForgeryType.ENTIRE_FACE_SYNTHESIS:
+        mask = np.ones(face.shape[:2], np.float32)
+    if label is Label.REAL and rng.random() < blend:
+        face, mask = self_blend(face, rng)
+        label, kind = Label.FAKE, ForgeryType.IDENTITY_EXCHANGE
+    if rng.random() < 0.5:
+        face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
+        left, right = size - right, size - left
+    transform = augmentation(size)
+    transform.set_random_seed(int(rng.integers(2**31)))
+    cells = np.full((7, 7), -1, np.float32)
+    if mask is None:
+        image = transform(image=np.ascontiguousarray(face))["image"]
+    else:
+        out = transform(image=np.ascontiguousarray(face), mask=np.ascontiguousarray(mask))
+        image, cells = out["image"], cv2.resize(np.asarray(out["mask"], np.float32), (7, 7), interpolation=cv2.INTER_AREA)
+    return Sample(image, label, kind, cells, (left, top, right, bottom))
+
+
+def to_tensor(images: list[np.ndarray]) -> Any:
+    """uint8 RGB images of one size -> float32 (N, 3, S, S) in [-1, 1], the tower's input."""
+    import torch
+
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+

@@ -1,0 +1,1 @@
+"""Forgeries of our own, with exact masks."""

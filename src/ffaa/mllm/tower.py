@@ -1,0 +1,193 @@
+"""nano's vision tower: EfficientNet-Lite0 with a residual (NPR-like) branch beside it, as a transformers model.
+
+`hidden_states` are (previous, last), each (B, 1 + 49, hidden_size) with the pooled vector first: the layout
+that `LlavaForConditionalGeneration` and MIDS expect of any vision tower.
+Sources: EfficientNet-Lite (Tan & Le 2019; SiLU and squeeze-excite replaced by ReLU6), NPR (Tan et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ffaa.errors import WeightsError
+
+# (expansion, kernel, stride, output channels, repeats) of the seven stages
+STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4),
+          (6, 3, 1, 320, 1))  # fmt: skip
+STEM, HEAD, PREVIOUS = 32, 1280, 192
+RESIDUAL = (32, 48, 64, 96)
+GRID = 7
+
+
+class ForensicVisionConfig(PretrainedConfig):
+    """image_size: side of the square input, pixels (a multiple of 32). hidden_size: width of both output layers."""
+
+    model_type = "ffaa_forensic_vision"
+
+    def __init__(self, image_size: int = 224, hidden_size: int = 384, **kwargs):
+        self.image_size = image_size
+        self.hidden_size = hidden_size
+        self.patch_size = image_size // GRID
+        self.num_hidden_layers = 2
+        super().__init__(**kwargs)
+
+
+class SameConv(nn.Conv2d):
+    """Convolution with TensorFlow's 'same' padding, as the ImageNet weights were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (x.shape[-1], x.shape[-2])]
+        if any(pads):
+            x = F.pad(x, (pads[0] // 2, pads[0] - pads[0] // 2, pads[1] // 2, pads[1] - pads[1] // 2))
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Module:
+    layers: list[nn.Module] = [
+        SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+    ]
+    return nn.Sequential(*layers, nn.ReLU6()) if relu else nn.Sequential(*layers)
+
+
+class Block(nn.Module):
+    """Inverted bottleneck: expand, depthwise, project; added to its input where the shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        width = inputs * expansion
+        self.expand = _conv(inputs, width) if expansion > 1 else nn.Identity()
+        self.depthwise = _conv(width, width, kernel, stride, groups=width)
+        self.project = _conv(width, outputs, relu=False)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.adds else y
+
+
+class ResidualBranch(nn.Module):
+    """What up-sampling leaves behind: the photo minus its neighbours, seen by four small convolutions.
+
+    (B, 3, H, W) in [-1, 1] -> (B, 96, 7, 7). Two residuals: to the nearest-neighbour copy of the half-size photo
+    (NPR) and to the 3 x 3 mean.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (6, *RESIDUAL)
+        self.layers = nn.Sequential(*[_conv(a, b, 3, 2) for a, b in zip(widths, RESIDUAL, strict=False)])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        npr = pixels - F.interpolate(pixels[..., ::2, ::2], scale_factor=2, mode="nearest")
+        local = pixels - F.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False)
+        return F.adaptive_avg_pool2d(self.layers(torch.cat([npr, local], 1) * 4), GRID)
+
+
+class ForensicVisionModel(PreTrainedModel):
+    """pixel_values (B, 3, S, S) in [-1, 1] -> BaseModelOutputWithPooling with hidden_states (previous, last)."""
+
+    config_class = ForensicVisionConfig
+    base_model_prefix = "tower"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: ForensicVisionConfig):
+        super().__init__(config)
+        self.stem = _conv(3, STEM, 3, 2)
+        stages, width = [], STEM
+        for expansion, kernel, stride, outputs, repeats in STAGES:
+            blocks = []
+            for i in range(repeats):
+                blocks.append(Block(width, outputs, expansion, kernel, stride if i == 0 else 1))
+                width = outputs
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.head = _conv(width, HEAD)
+        self.residual = ResidualBranch()
+        size = config.hidden_size
+        self.previous_patch = nn.Linear(PREVIOUS + RESIDUAL[-1], size)
+        self.previous_pooled = nn.Linear(PREVIOUS + RESIDUAL[-1], size)
+        self.last_patch = nn.Linear(HEAD + RESIDUAL[-1], size)
+        self.last_pooled = nn.Linear(HEAD + RESIDUAL[-1], size)
+        self.previous_norm = nn.LayerNorm(size)
+        self.last_norm = nn.LayerNorm(size)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def trunk(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """The convolutional part: (B, 192 + 96, 7, 7) and (B, 1280 + 96, 7, 7)."""
+        x = self.stem(pixel_values)
+        previous = x
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i == len(self.stages) - 2:
+                previous = x
+        residual = self.residual(pixel_values)
+        return torch.cat([previous, residual], 1), torch.cat([self.head(x), residual], 1)
+
+    def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_) -> BaseModelOutputWithPooling:
+        previous, last = self.trunk(pixel_values)
+        layers = []
+        for grid, patch, pooled, norm in (
+            (previous, self.previous_patch, self.previous_pooled, self.previous_norm),
+            (last, self.last_patch, self.last_pooled, self.last_norm),
+        ):
+            tokens = grid.flatten(2).transpose(1, 2)
+            layers.append(norm(torch.cat([pooled(tokens.mean(1, keepdim=True)), patch(tokens)], 1)))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=layers[1], pooler_output=layers[1][:, 0], hidden_states=(layers[0], layers[1])
+        )
+
+
+def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> None:
+    """Fill the convolutional part from the published EfficientNet-Lite0 state dict (its classifier is left out).
+
+    Raises WeightsError when a tensor of that part is missing or one of the file stays unused.
+    """
+    names = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn1": "head.1"}
+    inner = {"_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1",
+             "_project_conv": "project.0", "_bn2": "project.1"}  # fmt: skip
+    places = [(s, i) for s, stage in enumerate(STAGES) for i in range(stage[-1])]
+    renamed = {}
+    for key, value in state.items():
+        part, _, rest = key.partition(".")
+        if part == "_fc":
+            continue
+        if part == "_blocks":
+            number, name, leaf = rest.split(".")
+            stage, block = places[int(number)]
+            # a block without expansion numbers its norms from the depthwise one, as the others do
+            renamed[f"stages.{stage}.{block}.{inner[name]}.{leaf}"] = value
+        else:
+            renamed[f"{names[part]}.{rest}"] = value
+    own = {k for k in model.state_dict() if k.startswith(("stem.", "stages.", "head."))}
+    if own != set(renamed):
+        raise WeightsError(
+            f"EfficientNet-Lite0 weights do not fit: missing {sorted(own - set(renamed))}, unexpected {sorted(set(renamed) - own)}"
+        )
+    model.load_state_dict({**model.state_dict(), **renamed})
+
+
+AutoConfig.register(ForensicVisionConfig.model_type, ForensicVisionConfig)
+AutoModel.register(ForensicVisionConfig, ForensicVisionModel)

@@ -1,0 +1,203 @@
+"""Training of the vision tower: label, forgery type and, where the mask is known, which cells were changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ffaa.data.crops import plain_face, read_photo, to_tensor, train_sample
+from ffaa.data.manifest import Row, held_for_mids
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, load_imagenet
+from ffaa.types import ForgeryType, Label
+
+log = logging.getLogger(__name__)
+TYPES = list(ForgeryType)
+
+
+class TowerArgs(BaseModel):
+    """Settings of the tower's training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(3, ge=1, description="passes over as many samples as the training part holds")
+    batch: int = Field(32, ge=2)
+    lr: float = Field(1e-3, gt=0, description="peak learning rate; one cycle, cosine down to zero")
+    weight_decay: float = Field(0.02, ge=0)
+    blend: float = Field(0.25, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
+    double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
+    bf16: bool = True
+    workers: int = Field(2, ge=0)
+    save_every: int = Field(100, ge=1, description="steps between checkpoints")
+
+
+class TowerHeads(nn.Module):
+    """Linear heads on the tower: pooled last and previous -> forgery logit; pooled last -> type; cells -> changed."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.last = nn.Linear(size, 1)
+        self.previous = nn.Linear(size, 1)
+        self.kind = nn.Linear(size, len(TYPES))
+        self.cell = nn.Linear(size, 1)
+
+    def forgery_logit(self, hidden: tuple[Tensor, Tensor]) -> Tensor:
+        """(B,) mean of the two logits; its sigmoid is the tower's own forgery score."""
+        return ((self.last(hidden[1][:, 0]) + self.previous(hidden[0][:, 0])) / 2)[:, 0]
+
+    def loss(self, hidden: tuple[Tensor, Tensor], fake: Tensor, kind: Tensor, mask: Tensor) -> Tensor:
+        """fake float (B,), kind int64 (B,), mask (B, 7, 7) with -1 where unknown."""
+        hidden = (hidden[0].float(), hidden[1].float())
+        bce = F.binary_cross_entropy_with_logits
+        loss = bce(self.last(hidden[1][:, 0])[:, 0], fake, reduction="mean")
+        loss = loss + 0.5 * bce(self.previous(hidden[0][:, 0])[:, 0], fake)
+        loss = loss + 0.3 * F.cross_entropy(self.kind(hidden[1][:, 0]), kind)
+        known = mask.flatten(1) >= 0
+        if known.any():
+            loss = loss + 0.3 * bce(self.cell(hidden[1][:, 1:])[..., 0][known], mask.flatten(1)[known])
+        return loss
+
+
+class _Samples(Dataset):
+    """Sample i of the whole run: which row and which augmentation follow from (seed, i) alone, so a run can resume."""
+
+    def __init__(self, root: Path, rows: list[Row], weights: list[int], size: int, blend: float, seed: int, total: int):
+        self.root, self.size, self.blend, self.seed, self.total = root, size, blend, seed, total
+        self.rows = [row for row, weight in zip(rows, weights, strict=True) for _ in range(weight)]
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, index: int):
+        epoch, place = divmod(index, len(self.rows))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
+        rng = np.random.default_rng((self.seed, 1, index))
+        sample = train_sample(self.root, self.rows[order[place]], self.size, rng, self.blend)
+        return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
+
+
+def _collate(batch):
+    images, fake, kind, mask = zip(*batch, strict=True)
+    return to_tensor(list(images)), torch.tensor(fake), torch.tensor(kind), torch.from_numpy(np.stack(mask))
+
+
+@torch.no_grad()
+def tower_scores(
+    tower: ForensicVisionModel, heads: TowerHeads, root: Path, rows: list[Row], batch: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forgery scores (N,) in [0, 1] and type indices (N,) of the rows' test crops, by the tower alone."""
+    tower.eval()
+    scores, kinds = [], []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        pixels = to_tensor([plain_face(read_photo(root, r), r, tower.config.image_size).image for r in part])
+        hidden = tower(pixels).hidden_states
+        scores.append(heads.forgery_logit(hidden).sigmoid().numpy())
+        kinds.append(heads.kind(hidden[1][:, 0]).argmax(1).numpy())
+    return np.concatenate(scores), np.concatenate(kinds)
+
+
+def train_tower(
+    args: TowerArgs, rows: list[Row], root: Path, out: Path, imagenet: dict[str, Tensor], held: float, seed: int
+) -> dict:
+    """Train, checkpoint every `save_every` steps into `out`, resume from there; returns validation figures.
+
+    Writes out/tower.safetensors (tower and heads of the epoch with the best validation AUC) and out/tower.json.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    tower = ForensicVisionModel(ForensicVisionConfig())
+    load_imagenet(tower, imagenet)
+    tower = tower.to(memory_format=torch.channels_last)
+    heads = TowerHeads(tower.config.hidden_size)
+    train = [r for r in rows if r.split == "train" and not held_for_mids(r, held)]
+    val = [r for r in rows if r.split == "val"]
+    weights = [2 if r.dataset in args.double and r.label is Label.REAL else 1 for r in train]
+    steps_per_epoch = sum(weights) // args.batch
+    total = args.epochs * steps_per_epoch
+    data = _Samples(root, train, weights, tower.config.image_size, args.blend, seed, total * args.batch)
+
+    both = nn.ModuleDict({"tower": tower, "heads": heads})
+    decay = [p for p in both.parameters() if p.ndim > 1]
+    plain = [p for p in both.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": args.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=args.lr
+    )
+
+    def rate(step: int) -> float:
+        warm = max(1, total // 20)
+        return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    state_file, step, history = out / "tower.state.pt", 0, []
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        both.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        step, history = state["step"], json.loads(state["history"])
+        log.info("resumed at step %d of %d", step, total)
+
+    def save() -> None:
+        part = state_file.with_suffix(".part")
+        torch.save({"model": both.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+                    "step": step, "history": json.dumps(history)}, part)  # fmt: skip
+        part.replace(state_file)
+
+    loader = DataLoader(
+        torch.utils.data.Subset(data, range(step * args.batch, total * args.batch)), batch_size=args.batch,
+        num_workers=args.workers, collate_fn=_collate, prefetch_factor=4 if args.workers else None,
+    )  # fmt: skip
+    started, running = time.time(), 0.0
+    for pixels, fake, kind, mask in loader:
+        both.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            hidden = tower(pixels.to(memory_format=torch.channels_last)).hidden_states
+        loss = heads.loss(hidden, fake.float(), kind, mask)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        step += 1
+        running += loss.item()
+        if step % 50 == 0:
+            log.info("step %d/%d loss %.3f, %.0f s", step, total, running / 50, time.time() - started)
+            running = 0.0
+        if step % steps_per_epoch == 0:
+            scores, kinds = tower_scores(tower, heads, root, val)
+            truth = np.array([r.label is Label.FAKE for r in val])
+            figures = {
+                "epoch": step // steps_per_epoch,
+                "val_auc": float(roc_auc_score(truth, scores)),
+                "val_acc": float(((scores > 0.5) == truth).mean()),
+                "val_type_acc": float(np.mean([TYPES[k] is r.forgery_type for k, r in zip(kinds, val, strict=True)])),
+            }
+            log.info("%s", figures)
+            if not history or figures["val_auc"] >= max(h["val_auc"] for h in history):
+                save_file({k: v.contiguous() for k, v in both.state_dict().items()}, out / "tower.safetensors")
+            history.append(figures)
+            save()
+        elif step % args.save_every == 0:
+            save()
+    (out / "tower.json").write_text(json.dumps({"history": history, "steps": total, "seed": seed}, indent=1))
+    return {"history": history}
+
+
+def load_tower(path: Path) -> tuple[ForensicVisionModel, TowerHeads]:
+    """The tower and its heads from `train_tower`'s file, strict, in evaluation mode."""
+    tower = ForensicVisionModel(ForensicVisionConfig())
+    heads = TowerHeads(tower.config.hidden_size)
+    nn.ModuleDict({"tower": tower, "heads": heads}).load_state_dict(load_file(path))
+    return tower.eval(), heads.eval()

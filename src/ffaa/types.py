@@ -1,0 +1,234 @@
+"""What flows through ffaa: `Face` -> `Answer` -> `Verdict`, and `Analysis`, the verdicts of one photo.
+
+Imports nothing of ours. Pixel coordinates are in the photo after its EXIF orientation was applied,
+origin top left, right and bottom exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA_VERSION = "1.0"
+
+
+class Label(StrEnum):
+    """A determination r(y)."""
+
+    REAL = "real"
+    FAKE = "fake"
+
+    @property
+    def opposite(self) -> Label:
+        return Label.FAKE if self is Label.REAL else Label.REAL
+
+
+class ForgeryType(StrEnum):
+    """The paper's three forgery types, and Real. The values are the words of the answer's last line."""
+
+    REAL = "Real"
+    IDENTITY_EXCHANGE = "Identity exchange"
+    FACIAL_ATTRIBUTE_MANIPULATION = "Facial attribute manipulation"
+    ENTIRE_FACE_SYNTHESIS = "Entire face synthesis"
+
+
+class Role(StrEnum):
+    """Which of the three answers: anchor (no hypothesis), positive (hypothesis = the anchor's
+    determination), negative (the opposite hypothesis)."""
+
+    ANCHOR = "anchor"
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
+class Difficulty(StrEnum):
+    """Easy: the three determinations agree. Hard: they do not. No threshold."""
+
+    EASY = "easy"
+    HARD = "hard"
+
+
+class Record(BaseModel):
+    """Base of the records that are serialised: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Box(Record):
+    """A rectangle in photo pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
+class Crop(Record):
+    """How a face image was cut: `region` of the photo, resized to `size` x `size` pixels."""
+
+    region: Box
+    padding: int = Field(ge=0, description="pixels added on every side of the detector's box")
+    size: int = Field(gt=0, description="side of the square face image, pixels")
+    whole_image: bool = Field(default=False, description="the photo was taken as a crop already; no detector ran")
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face image, ready for the models.
+
+    image: uint8 RGB, (size, size, 3). box: the detector's box (the whole photo for --whole-image).
+    detector: name of the detector; score: its confidence (not a probability; 0 where it gives none).
+    """
+
+    image: np.ndarray
+    box: Box
+    crop: Crop
+    detector: str = ""
+    score: float = 0.0
+
+
+class Answer(Record):
+    """One answer of the MLLM, parsed. `probability` is what the text states, in [0, 1]."""
+
+    role: Role
+    prompt: str
+    raw: str
+    description: str
+    reasoning: str
+    result: Label
+    probability: float | None = Field(ge=0, le=1)
+    forgery_type: ForgeryType | None
+    flags: list[str] = Field(default_factory=list, description="contradictions found inside the answer, in words")
+
+
+class UnparsedAnswer(Record):
+    """An answer whose text could not be read. It is counted, never guessed."""
+
+    role: Role
+    prompt: str
+    raw: str
+    reason: str
+
+
+class Timings(Record):
+    """Seconds per stage for this face; a stage that ran for a whole batch is divided by the batch's faces."""
+
+    detect: float = 0.0
+    encode: float = 0.0
+    generate: float = 0.0
+    decide: float = 0.0
+    heatmap: float = 0.0
+
+
+class Source(Record):
+    """The file a result belongs to."""
+
+    path: str = Field(description="as given; '<array>' for pixels handed over in memory")
+    sha256: str | None = Field(default=None, description="of the file's bytes")
+    width: int = Field(description="pixels, after EXIF orientation")
+    height: int
+    notes: list[str] = Field(default_factory=list, description="what was unusual, e.g. 'animated: first frame used'")
+
+
+class Verdict(Record):
+    """The outcome for one face.
+
+    probabilities[i][c]: MIDS softmax of answer i over the four classes of Eq. 3 (0 real image, answer real;
+    1 real image, answer fake; 2 fake image, answer real; 3 fake image, answer fake).
+    match_scores[i]: Eq. 1. forgery_score: match score if the chosen answer says fake, else 1 - match score.
+    An answer that could not be parsed has no match score (None) and is never chosen.
+    """
+
+    kind: Literal["verdict"] = "verdict"
+    schema_version: str = SCHEMA_VERSION
+    source: Source
+    face_index: int = Field(ge=0, description="0 is the largest face")
+    face_count: int = Field(ge=1)
+    box: Box
+    crop: Crop
+    detector: str
+    label: Label
+    forgery_type: ForgeryType
+    match_score: float = Field(ge=0, le=1)
+    forgery_score: float = Field(ge=0, le=1)
+    difficulty: Difficulty
+    description: str
+    reasoning: str
+    answers: list[Annotated[Answer | UnparsedAnswer, Field()]] = Field(min_length=3, max_length=3)
+    probabilities: list[list[float] | None] = Field(min_length=3, max_length=3)
+    match_scores: list[float | None] = Field(min_length=3, max_length=3)
+    chosen_index: int = Field(ge=0, le=2)
+    evidence: list[Evidence] = Field(default_factory=list, description="what was measured on the face, without a model")
+    cautions: list[str] = Field(default_factory=list, description="reasons to read this verdict with care")
+    model: str
+    weights: dict[str, str] = Field(description="weight file name -> sha256")
+    versions: dict[str, str]
+    seed: int
+    timings: Timings
+    heatmap: str | None = Field(default=None, description="path of the heatmap PNG, when one was written")
+
+
+class Evidence(Record):
+    """One measured quantity of a face image."""
+
+    name: str
+    value: float
+    unit: str
+    region: str
+    method: str
+    word: str = Field(description="the measured value in words, as the answers may use it")
+
+
+class NoFace(Record):
+    """A readable photo in which no usable face was found: a result, not an error."""
+
+    kind: Literal["no_face"] = "no_face"
+    schema_version: str = SCHEMA_VERSION
+    source: Source
+    message: str
+
+
+class Failure(Record):
+    """A file that could not be analysed."""
+
+    kind: Literal["error"] = "error"
+    schema_version: str = SCHEMA_VERSION
+    path: str
+    message: str
+
+
+Verdict.model_rebuild()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All verdicts of one photo, largest face first. Iterates over them; empty when no face was found."""
+
+    source: Source
+    verdicts: list[Verdict]
+    message: str = ""
+    faces: list[Face] = field(default_factory=list, repr=False)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self.verdicts)
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+    def __getitem__(self, index: int) -> Verdict:
+        return self.verdicts[index]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from ffaa.errors import UsageError
@@ -26,6 +28,7 @@ class ChatTemplate(BaseModel):
     image_token: str = Field(default="<image>", min_length=1, description="marks where the image features go")
     image_suffix: str = Field(default="\n", description="between the image and the question")
     assistant_prefix: str = Field(description="between the question and the answer; a prompt ends with it")
+    reads_evidence: bool = Field(default=False, description="measured words stand behind the image, a token each")
     answer_prefix: str = Field(default=" ", description="between assistant_prefix and a learnt answer")
 
     def split(self, question: str) -> tuple[str, str]:
@@ -35,10 +38,14 @@ class ChatTemplate(BaseModel):
             raise UsageError(f"the question holds {self.image_token!r}; remove it, the template adds the image itself")
         return self.system + self.user_prefix, self.image_suffix + question + self.assistant_prefix
 
-    def prompt(self, question: str) -> str:
+    def measured(self, evidence: Mapping[str, str]) -> str:
+        """The measured words as the model reads them right after the image; empty for a template without them."""
+        return "".join(f"<{name}:{word}>" for name, word in evidence.items()) if self.reads_evidence else ""
+
+    def prompt(self, question: str, evidence: Mapping[str, str] | None = None) -> str:
         """The whole prompt with the image token in it."""
         before, after = self.split(question)
-        return before + self.image_token + after
+        return before + self.image_token + self.measured(evidence or {}) + after
 
     def answered(self, answer: str, eos_token: str) -> str:
         """What follows a prompt in training: the loss (Eq. 2) is on these tokens only."""
@@ -55,5 +62,8 @@ TEMPLATES: dict[str, ChatTemplate] = {
         ),
         user_prefix=" USER: ",
         assistant_prefix=" ASSISTANT:",
+    ),
+    "nano": ChatTemplate(
+        name="nano", system="", user_prefix="USER: ", assistant_prefix=" ASSISTANT:", reads_evidence=True
     ),
 }

@@ -29,7 +29,8 @@ from ffaa.types import Source
 # Decoders of photos only: Pillow also opens formats that run other programs (EPS) or that no camera writes.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .webp .bmp .tif .tiff .heic .heif .hif .avif .jp2 .ppm .pgm".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic"}
+    | {".heif", ".hif", ".avif", ".jp2", ".ppm", ".pgm"}
 )
 MEMORY = "<array>"
 
@@ -151,11 +152,14 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _match(pattern: str) -> Iterator[str]:
+    seen = set()
     for path in sorted(glob.glob(pattern, recursive=True)):
-        if not os.path.isdir(path):
+        if os.path.isdir(path):
+            if "**" not in pattern:  # which lists what is in the folder itself
+                yield from _walk(path)
+        elif (real := os.path.realpath(path)) not in seen:  # '**' follows links, in circles too
+            seen.add(real)
             yield path
-        elif "**" not in pattern:  # which lists what is in the folder itself
-            yield from _walk(path)
 
 
 def _read(source: str | os.PathLike[str], path: str, limits: Limits) -> bytes:
@@ -220,7 +224,7 @@ def _check_size(size: tuple[int, int], path: str, limits: Limits) -> None:
 
 
 def _decode_bytes(data: bytes, path: str, limits: Limits, notes: list[str]) -> np.ndarray:
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         formats = ("AVIF", _heif(path))  # "mif1" may be either
     with _pillow(path), Image.open(io.BytesIO(data), formats=formats) as image:
@@ -295,8 +299,8 @@ def _to_pixels(image: Image.Image, path: str, limits: Limits, notes: list[str]) 
     width, height = image.size
     factor = math.sqrt(limits.work_pixels / (width * height))
     target = (max(1, int(width * factor)), max(1, int(height * factor)))
-    if factor < 1 and image.format == "JPEG":
-        image.draft(None, target)  # type: ignore[no-untyped-call]  # decodes at 1/2, 1/4 or 1/8: less time and memory
+    if factor < 1 and image.format in {"JPEG", "MPO"}:
+        image.draft(None, target)  # decodes at 1/2, 1/4 or 1/8: less time and memory
     image.load()
     orientation = _orientation(image, notes)
     image = _simple_mode(image, path, notes)

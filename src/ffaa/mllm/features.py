@@ -73,3 +73,8 @@ def compute(
             if start // batch % 20 == 0:
                 log.info("features %s: %d of %d", name, len(done), len(jobs))
     return np.load(array_file, mmap_mode="r"), done
+
+
+def load(folder: Path, name: str) -> tuple[np.ndarray, list[FeatureRow]]:
+    """What `compute` stored."""
+    return np.load(folder / f"{name}.npy", mmap_mode="r"), list(read_jsonl(folder / f"{name}.jsonl", FeatureRow))

@@ -1,0 +1,180 @@
+"""The stages of a recipe, in order: faces, tower, conversations, MLLM, mining, MIDS, model folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from ffaa import weights
+from ffaa.data import build, manifest
+from ffaa.data.manifest import Row, held_for_mids
+from ffaa.mids import checkpoint as mids_checkpoint
+from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.mids.train import AnswerTokens, train_mids
+from ffaa.mllm import features, nano
+from ffaa.mllm.answer import format_answer
+from ffaa.mllm.constraint import AnswerConstraint
+from ffaa.mllm.generate import Mllm
+from ffaa.mllm.mine import Mined, mine
+from ffaa.mllm.template import TEMPLATES, hypothesis_prompt
+from ffaa.mllm.train import ConversationData, train_mllm
+from ffaa.mllm.train_tower import load_tower, train_tower
+from ffaa.recipe import Recipe, Run, file_hash
+from ffaa.types import Label
+from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
+from ffaa.vqa.generate import conversations
+from ffaa.vqa.grounded import phrases
+
+log = logging.getLogger(__name__)
+TEXT_PART = "minilm-l6"
+TEXT_MAX_TOKENS = 256
+FREE_TOKENS = 112
+FEATURE_SETS = ("tune", "val", "mine")
+
+
+class Stages:
+    """The stages of `recipe` on the photos under `data`, writing into `folder`."""
+
+    def __init__(self, recipe: Recipe, data: Path, folder: Path):
+        self.recipe, self.folder, self.run = recipe, folder, Run(folder)
+        self.csv = data / recipe.data.manifest
+        self.template = TEMPLATES["nano"]
+
+    @property
+    def _root(self) -> Path:
+        return self.csv.parent
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        return manifest.read(self.folder / "faces.parquet")
+
+    def faces(self) -> None:
+        """Find the face of every photo."""
+        inputs = {"csv": file_hash(self.csv), "data": self.recipe.data.limit}
+        self.run.stage("faces", inputs, ["faces.parquet"],
+                       lambda: _ignore(build.build(self.csv, self.folder / "faces.parquet", self.recipe.data.limit)))  # fmt: skip
+
+    def tower(self) -> None:
+        """Train the vision tower."""
+        self.faces()
+        recipe = self.recipe
+
+        def work() -> None:
+            part = weights.part_folder("efficientnet-lite0")
+            state = torch.load(next(part.rglob("*.pth")), weights_only=True)
+            train_tower(recipe.tower, self.rows, self._root, self.folder, state, recipe.data.held, recipe.seed)
+
+        self.run.stage("tower", self._inputs("faces.parquet", tower=recipe.tower, held=recipe.data.held),
+                       ["tower.safetensors"], work)  # fmt: skip
+
+    def part(self, name: str) -> list[Row]:
+        """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""
+        held = self.recipe.data.held
+        if name == "val":
+            return [r for r in self.rows if r.split == "val"]
+        return [r for r in self.rows if r.split == "train" and held_for_mids(r, held) == (name == "mine")]
+
+    def conversations(self) -> None:
+        """Compute features and evidence of augmented crops, and write the conversations."""
+        self.tower()
+        teach = self.recipe.teach
+
+        def work() -> None:
+            tower, heads = load_tower(self.folder / "tower.safetensors")
+            variants = {"tune": teach.variants, "val": 1, "mine": self.recipe.mined_variants}
+            for name in FEATURE_SETS:
+                _, found = features.compute(
+                    self.folder, name, tower, heads, self._root, self.part(name), range(variants[name]),
+                    0.0 if name == "val" else teach.blend, self.recipe.seed,
+                )  # fmt: skip
+                if name != "mine":
+                    ask = {label: hypothesis_prompt(label) for label in Label}
+                    written = conversations(found, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed)
+                    write_jsonl(self.folder / f"conversations-{name}.jsonl", written)
+
+        self.run.stage("conversations", self._inputs("tower.safetensors", teach=teach, mined=self.recipe.mined_variants,
+                                                     phrases=phrases()),
+                       [*(f"{n}.npy" for n in FEATURE_SETS), "conversations-tune.jsonl"], work)  # fmt: skip
+
+    def mllm(self) -> None:
+        """Train the tokenizer and the MLLM."""
+        self.conversations()
+        recipe, out = self.recipe, self.folder / "mllm"
+
+        def work() -> None:
+            told = {n: list(read_jsonl(self.folder / f"conversations-{n}.jsonl", Conversation)) for n in ("tune", "val")}
+            texts = [" " + format_answer(c.description, c.reasoning, c.label, c.probability, c.forgery_type)
+                     for c in told["tune"]]  # fmt: skip
+            prompts = [self.template.prompt(c.question) for c in told["tune"][:2000]]
+            tokenizer = nano.train_tokenizer([*texts, *prompts], recipe.body.vocab_size)
+            tower, _ = load_tower(self.folder / "tower.safetensors")
+            torch.manual_seed(recipe.seed)
+            model = nano.build(recipe.body, tokenizer, tower)
+            data = {
+                n: ConversationData(told[n], features.load(self.folder, n)[0], range(len(told[n])), tokenizer, self.template)
+                for n in told
+            }
+            log.info("MLLM: %d conversations, %.1f M parameters", len(told["tune"]), model.num_parameters() / 1e6)
+            figures = train_mllm(recipe.mllm, model, tokenizer, data["tune"], data["val"], self.folder / "mllm-steps",
+                                 recipe.seed)  # fmt: skip
+            model.half().save_pretrained(out)
+            tokenizer.save_pretrained(out)
+            (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
+
+        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", body=recipe.body, mllm=recipe.mllm),
+                       ["mllm/model.safetensors"], work)  # fmt: skip
+
+    def load_mllm(self) -> Mllm:
+        model = LlavaForConditionalGeneration.from_pretrained(self.folder / "mllm", dtype=torch.float32)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(self.folder / "mllm")
+        return Mllm(model.eval(), tokenizer, self.template, AnswerConstraint(tokenizer, FREE_TOKENS))
+
+    def mine(self) -> None:
+        """Collect the MLLM's three answers to photos it has not seen, and to the validation photos."""
+        self.mllm()
+
+        def work() -> None:
+            mllm = self.load_mllm()
+            tuned = {r.sha256 for r in self.part("tune")}
+            for name in ("val", "mine"):
+                array, found = features.load(self.folder, name)
+                mine(mllm, array, found, self.folder / f"mined-{name}.jsonl", tuned, phrases()["questions"],
+                     self.recipe.seed)  # fmt: skip
+
+        self.run.stage("mine", self._inputs("mllm/model.safetensors"), ["mined-val.jsonl", "mined-mine.jsonl"], work)
+
+    def mids(self) -> None:
+        """Train MIDS on the mined answers."""
+        self.mine()
+
+        def work() -> None:
+            folder = weights.part_folder(TEXT_PART)
+            encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+            tokens = AnswerTokens(AutoTokenizer.from_pretrained(folder), TEXT_MAX_TOKENS)
+            tower, _ = load_tower(self.folder / "tower.safetensors")
+            torch.manual_seed(self.recipe.seed)
+            model = MIDS(encoder, tower, MIDSConfig(dim=encoder.config.hidden_size, image_dim=tower.config.hidden_size,
+                                                    unfreeze=0))  # fmt: skip
+            sets = {n: (features.load(self.folder, n)[0], list(read_jsonl(self.folder / f"mined-{n}.jsonl", Mined)))
+                    for n in ("mine", "val")}  # fmt: skip
+            figures = train_mids(self.recipe.mids, model, tokens, sets["mine"], sets["val"], self.recipe.seed)
+            mids_checkpoint.save(model.half(), self.folder / "mids.safetensors")
+            (self.folder / "mids.json").write_text(json.dumps(figures, indent=1))
+
+        self.run.stage("mids", self._inputs("mined-mine.jsonl", "mined-val.jsonl", mids=self.recipe.mids),
+                       ["mids.safetensors"], work)  # fmt: skip
+
+    def _inputs(self, *files: str, **settings: Any) -> dict[str, Any]:
+        hashes = {name: file_hash(self.folder / name) for name in files}
+        plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
+        return {"seed": self.recipe.seed, **hashes, **plain}
+
+
+def _ignore(_: object) -> None:
+    """Drop a result: a stage's outcome is what it wrote."""

@@ -111,9 +111,3 @@ class Run:
         part.write_text(json.dumps(self._done, indent=1))
         part.replace(self._file)
         log.info("%s: done", name)
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

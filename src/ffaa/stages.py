@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ffaa import weights
@@ -16,7 +18,8 @@ from ffaa.data import build, manifest
 from ffaa.data.manifest import Row, held_for_mids
 from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.mids.train import AnswerTokens, train_mids
+from ffaa.mids.tokens import AnswerTokens
+from ffaa.mids.train import train_mids
 from ffaa.mllm import features, nano
 from ffaa.mllm.answer import format_answer
 from ffaa.mllm.constraint import AnswerConstraint
@@ -25,7 +28,7 @@ from ffaa.mllm.mine import Mined, mine
 from ffaa.mllm.template import TEMPLATES, hypothesis_prompt
 from ffaa.mllm.train import ConversationData, train_mllm
 from ffaa.mllm.train_tower import load_tower, train_tower
-from ffaa.recipe import Recipe, Run, file_hash
+from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
 from ffaa.vqa.generate import conversations
@@ -56,7 +59,7 @@ class Stages:
 
     def faces(self) -> None:
         """Find the face of every photo."""
-        inputs = {"csv": file_hash(self.csv), "data": self.recipe.data.limit}
+        inputs = {"csv": weights.sha256(self.csv), "data": self.recipe.data.limit}
         self.run.stage("faces", inputs, ["faces.parquet"],
                        lambda: _ignore(build.build(self.csv, self.folder / "faces.parquet", self.recipe.data.limit)))  # fmt: skip
 
@@ -95,7 +98,9 @@ class Stages:
                 )  # fmt: skip
                 if name != "mine":
                     ask = {label: hypothesis_prompt(label) for label in Label}
-                    written = conversations(found, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed)
+                    written = conversations(
+                        found, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed
+                    )
                     write_jsonl(self.folder / f"conversations-{name}.jsonl", written)
 
         self.run.stage("conversations", self._inputs("tower.safetensors", teach=teach, mined=self.recipe.mined_variants,
@@ -108,7 +113,9 @@ class Stages:
         recipe, out = self.recipe, self.folder / "mllm"
 
         def work() -> None:
-            told = {n: list(read_jsonl(self.folder / f"conversations-{n}.jsonl", Conversation)) for n in ("tune", "val")}
+            told = {
+                n: list(read_jsonl(self.folder / f"conversations-{n}.jsonl", Conversation)) for n in ("tune", "val")
+            }
             texts = [" " + format_answer(c.description, c.reasoning, c.label, c.probability, c.forgery_type)
                      for c in told["tune"]]  # fmt: skip
             prompts = [self.template.prompt(c.question) for c in told["tune"][:2000]]
@@ -117,7 +124,9 @@ class Stages:
             torch.manual_seed(recipe.seed)
             model = nano.build(recipe.body, tokenizer, tower)
             data = {
-                n: ConversationData(told[n], features.load(self.folder, n)[0], range(len(told[n])), tokenizer, self.template)
+                n: ConversationData(
+                    told[n], features.load(self.folder, n)[0], range(len(told[n])), tokenizer, self.template
+                )
                 for n in told
             }
             log.info("MLLM: %d conversations, %.1f M parameters", len(told["tune"]), model.num_parameters() / 1e6)
@@ -170,8 +179,28 @@ class Stages:
         self.run.stage("mids", self._inputs("mined-mine.jsonl", "mined-val.jsonl", mids=self.recipe.mids),
                        ["mids.safetensors"], work)  # fmt: skip
 
+    def pack(self, out: Path) -> None:
+        """Put everything that runs into one model folder, in half precision, with hashes and a card."""
+        self.mids()
+        (out / "mllm").mkdir(parents=True, exist_ok=True)
+        for file in (self.folder / "mllm").iterdir():
+            shutil.copyfile(file, out / "mllm" / file.name)
+        shutil.copyfile(self.folder / "mids.safetensors", out / "mids.safetensors")
+        _, heads = load_tower(self.folder / "tower.safetensors")
+        save_file({k: v.half() for k, v in heads.state_dict().items()}, out / "heads.safetensors")
+        figures = json.loads((self.folder / "mids.json").read_text())
+        card = weights.ModelConfig(
+            name=self.recipe.name, template=self.template.name, image_size=224, constrained=True,
+            heads="heads.safetensors", text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
+            temperature=figures["temperature"], licence="Apache-2.0", card="card.md" if (out / "card.md").exists() else None,
+            trained_on=sorted({r.dataset for r in self.rows if r.split == "train"}),
+            files={str(f.relative_to(out)): weights.sha256(f) for f in sorted(out.rglob("*"))
+                   if f.is_file() and f.name != weights.MODEL_FILE},
+        )  # fmt: skip
+        (out / weights.MODEL_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
     def _inputs(self, *files: str, **settings: Any) -> dict[str, Any]:
-        hashes = {name: file_hash(self.folder / name) for name in files}
+        hashes = {name: weights.sha256(self.folder / name) for name in files}
         plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
         return {"seed": self.recipe.seed, **hashes, **plain}
 

@@ -163,7 +163,7 @@ class Verdict(Record):
     crop: Crop
     detector: str
     label: Label
-    forgery_type: ForgeryType
+    forgery_type: ForgeryType | None = Field(description="None when a fake answer names no readable type")
     match_score: float = Field(ge=0, le=1)
     forgery_score: float = Field(ge=0, le=1)
     difficulty: Difficulty

@@ -103,13 +103,8 @@ def train_sample(root: Path, row: Row, size: int, rng: np.random.Generator, blen
         image = transform(image=np.ascontiguousarray(face))["image"]
     else:
         out = transform(image=np.ascontiguousarray(face), mask=np.ascontiguousarray(mask))
-        image, cells = out["image"], cv2.resize(np.asarray(out["mask"], np.float32), (7, 7), interpolation=cv2.INTER_AREA)
+        image, cells = (
+            out["image"],
+            cv2.resize(np.asarray(out["mask"], np.float32), (7, 7), interpolation=cv2.INTER_AREA),
+        )
     return Sample(image, label, kind, cells, (left, top, right, bottom))
-
-
-def to_tensor(images: list[np.ndarray]) -> Any:
-    """uint8 RGB images of one size -> float32 (N, 3, S, S) in [-1, 1], the tower's input."""
-    import torch
-
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
-

@@ -118,7 +118,9 @@ def whole_image(photo: np.ndarray, size: int) -> Face:
     left, top = (width - side) // 2, (height - side) // 2
     region = Box(left=left, top=top, right=left + side, bottom=top + side)
     pixels = photo[top : top + side, left : left + side]
-    return Face(resize_square(pixels, size), region, Crop(region=region, padding=0, size=size, whole_image=True), "none")
+    return Face(
+        resize_square(pixels, size), region, Crop(region=region, padding=0, size=size, whole_image=True), "none"
+    )
 
 
 def face_rect(crop: Crop, box: Box) -> tuple[int, int, int, int]:

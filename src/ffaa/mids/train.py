@@ -18,9 +18,9 @@ from ffaa.errors import InputError
 from ffaa.mids.decide import Decision, decide, difficulty
 from ffaa.mids.label import pair_label
 from ffaa.mids.model import MIDS, loss
-from ffaa.mllm.answer import masked_text
+from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm.mine import Mined
-from ffaa.types import Answer, Difficulty, Label
+from ffaa.types import Difficulty, Label
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +37,6 @@ class MidsArgs(BaseModel):
     warmup: float = Field(0.03, ge=0, lt=1)
     keep_easy: bool = Field(False, description="also learn from images whose three answers agree")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-
-
-class AnswerTokens:
-    """Tokenises the part of an answer that MIDS reads: description and reasoning, the result masked."""
-
-    def __init__(self, tokenizer: Any, max_tokens: int):
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
-
-    def __call__(self, answers: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """(input_ids, attention_mask), each (N, T); an unparsed answer is empty text."""
-        texts = [masked_text(a) if isinstance(a, Answer) else "" for a in answers]
-        encoded = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        return encoded.input_ids, encoded.attention_mask
 
 
 def image_pair(features: np.ndarray, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -93,8 +78,12 @@ def fit_temperature(logits: Tensor, mined: Sequence[Mined]) -> float:
 
 
 def train_mids(
-    args: MidsArgs, mids: MIDS, tokens: AnswerTokens, train: tuple[np.ndarray, Sequence[Mined]],
-    val: tuple[np.ndarray, Sequence[Mined]], seed: int,
+    args: MidsArgs,
+    mids: MIDS,
+    tokens: AnswerTokens,
+    train: tuple[np.ndarray, Sequence[Mined]],
+    val: tuple[np.ndarray, Sequence[Mined]],
+    seed: int,
 ) -> dict[str, Any]:
     """Train in place; keeps the epoch with the best validation ACC. Returns history, class counts and temperature."""  # fmt: skip
     torch.manual_seed(seed)

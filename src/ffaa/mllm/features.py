@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ffaa.data.crops import to_tensor, train_sample
+from ffaa.data.crops import train_sample
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError
 from ffaa.evidence.measure import View, measure
-from ffaa.mllm.tower import ForensicVisionModel
-from ffaa.mllm.train_tower import TowerHeads
+from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
+from ffaa.mllm.tower_heads import TowerHeads
 from ffaa.types import Evidence, ForgeryType, Label, Record
 from ffaa.vqa.conversation import read_jsonl
 
@@ -35,8 +35,16 @@ class FeatureRow(Record):
 
 
 def compute(
-    folder: Path, name: str, tower: ForensicVisionModel, heads: TowerHeads, root: Path, rows: Sequence[Row],
-    variants: Sequence[int], blend: float, seed: int, batch: int = 32,
+    folder: Path,
+    name: str,
+    tower: ForensicVisionModel,
+    heads: TowerHeads,
+    root: Path,
+    rows: Sequence[Row],
+    variants: Sequence[int],
+    blend: float,
+    seed: int,
+    batch: int = 32,
 ) -> tuple[np.ndarray, list[FeatureRow]]:
     """(float16 (N, 2, 1 + 49, C), rows), N = len(rows) * len(variants), variant by variant.
 
@@ -57,7 +65,7 @@ def compute(
                 train_sample(root, rows[i], tower.config.image_size, np.random.default_rng((seed, 2, v, i)), blend)
                 for v, i in part
             ]
-            hidden = tower(to_tensor([s.image for s in samples])).hidden_states
+            hidden = tower(pixel_tensor([s.image for s in samples])).hidden_states
             array[start : start + len(part)] = torch.stack(hidden, 1).half().numpy()
             array.flush()
             scores = heads.forgery_logit(hidden).sigmoid().tolist()

@@ -32,8 +32,14 @@ class Mined(Record):
 
 
 def mine(
-    mllm: Mllm, features: np.ndarray, faces: Sequence, out: Path, tuned_on: set[str], anchors: Sequence[str],
-    seed: int, batch: int = 32,
+    mllm: Mllm,
+    features: np.ndarray,
+    faces: Sequence,
+    out: Path,
+    tuned_on: set[str],
+    anchors: Sequence[str],
+    seed: int,
+    batch: int = 32,
 ) -> list[Mined]:
     """Answers for every feature row, appended to `out`; a killed run goes on where it stopped.
 

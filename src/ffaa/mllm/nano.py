@@ -44,11 +44,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, additional_special_tokens=[IMAGE, *words]
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        additional_special_tokens=[IMAGE, *words],
     )
 
 
-def build(args: BodyArgs, tokenizer: PreTrainedTokenizerFast, tower: ForensicVisionModel) -> LlavaForConditionalGeneration:
+def build(
+    args: BodyArgs, tokenizer: PreTrainedTokenizerFast, tower: ForensicVisionModel
+) -> LlavaForConditionalGeneration:
     """LLaVA with this tower and a new body; 1 + 49 image tokens, the pooled vector first."""
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("pad", PAD), ("bos", BOS), ("eos", EOS))}
     text = LlamaConfig(

@@ -7,8 +7,9 @@ Sources: EfficientNet-Lite (Tan & Le 2019; SiLU and squeeze-excite replaced by R
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -146,7 +147,9 @@ class ForensicVisionModel(PreTrainedModel):
         residual = self.residual(pixel_values)
         return torch.cat([previous, residual], 1), torch.cat([self.head(x), residual], 1)
 
-    def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_) -> BaseModelOutputWithPooling:
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_
+    ) -> BaseModelOutputWithPooling:
         previous, last = self.trunk(pixel_values)
         layers = []
         for grid, patch, pooled, norm in (
@@ -158,6 +161,11 @@ class ForensicVisionModel(PreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=layers[1], pooler_output=layers[1][:, 0], hidden_states=(layers[0], layers[1])
         )
+
+
+def pixel_tensor(images: Sequence[np.ndarray]) -> Tensor:
+    """uint8 RGB images of one size -> float32 (N, 3, S, S) in [-1, 1], the tower's input."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> None:

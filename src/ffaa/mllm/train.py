@@ -134,8 +134,13 @@ def answer_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def train_mllm(
-    args: MllmArgs, model: LlavaForConditionalGeneration, tokenizer: Any, data: ConversationData,
-    evaluation: ConversationData, out: Path, seed: int,
+    args: MllmArgs,
+    model: LlavaForConditionalGeneration,
+    tokenizer: Any,
+    data: ConversationData,
+    evaluation: ConversationData,
+    out: Path,
+    seed: int,
 ) -> dict[str, Any]:
     """Train projector and language model (the tower is frozen); resumes from the last checkpoint in `out`.
 

@@ -10,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ffaa.data.crops import plain_face, read_photo, to_tensor, train_sample
+from ffaa.data.crops import plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row, held_for_mids
-from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, load_imagenet
-from ffaa.types import ForgeryType, Label
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, load_imagenet, pixel_tensor
+from ffaa.mllm.tower_heads import TYPES, TowerHeads
+from ffaa.types import Label
 
 log = logging.getLogger(__name__)
-TYPES = list(ForgeryType)
 
 
 class TowerArgs(BaseModel):
@@ -40,33 +39,6 @@ class TowerArgs(BaseModel):
     bf16: bool = True
     workers: int = Field(2, ge=0)
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
-
-
-class TowerHeads(nn.Module):
-    """Linear heads on the tower: pooled last and previous -> forgery logit; pooled last -> type; cells -> changed."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.last = nn.Linear(size, 1)
-        self.previous = nn.Linear(size, 1)
-        self.kind = nn.Linear(size, len(TYPES))
-        self.cell = nn.Linear(size, 1)
-
-    def forgery_logit(self, hidden: tuple[Tensor, Tensor]) -> Tensor:
-        """(B,) mean of the two logits; its sigmoid is the tower's own forgery score."""
-        return ((self.last(hidden[1][:, 0]) + self.previous(hidden[0][:, 0])) / 2)[:, 0]
-
-    def loss(self, hidden: tuple[Tensor, Tensor], fake: Tensor, kind: Tensor, mask: Tensor) -> Tensor:
-        """fake float (B,), kind int64 (B,), mask (B, 7, 7) with -1 where unknown."""
-        hidden = (hidden[0].float(), hidden[1].float())
-        bce = F.binary_cross_entropy_with_logits
-        loss = bce(self.last(hidden[1][:, 0])[:, 0], fake, reduction="mean")
-        loss = loss + 0.5 * bce(self.previous(hidden[0][:, 0])[:, 0], fake)
-        loss = loss + 0.3 * F.cross_entropy(self.kind(hidden[1][:, 0]), kind)
-        known = mask.flatten(1) >= 0
-        if known.any():
-            loss = loss + 0.3 * bce(self.cell(hidden[1][:, 1:])[..., 0][known], mask.flatten(1)[known])
-        return loss
 
 
 class _Samples(Dataset):
@@ -89,7 +61,7 @@ class _Samples(Dataset):
 
 def _collate(batch):
     images, fake, kind, mask = zip(*batch, strict=True)
-    return to_tensor(list(images)), torch.tensor(fake), torch.tensor(kind), torch.from_numpy(np.stack(mask))
+    return pixel_tensor(list(images)), torch.tensor(fake), torch.tensor(kind), torch.from_numpy(np.stack(mask))
 
 
 @torch.no_grad()
@@ -101,7 +73,7 @@ def tower_scores(
     scores, kinds = [], []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        pixels = to_tensor([plain_face(read_photo(root, r), r, tower.config.image_size).image for r in part])
+        pixels = pixel_tensor([plain_face(read_photo(root, r), r, tower.config.image_size).image for r in part])
         hidden = tower(pixels).hidden_states
         scores.append(heads.forgery_logit(hidden).sigmoid().numpy())
         kinds.append(heads.kind(hidden[1][:, 0]).argmax(1).numpy())
@@ -137,7 +109,9 @@ def train_tower(
 
     def rate(step: int) -> float:
         warm = max(1, total // 20)
-        return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        return (
+            (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     state_file, step, history = out / "tower.state.pt", 0, []

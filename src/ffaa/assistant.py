@@ -1,0 +1,244 @@
+"""Image -> faces -> three answers -> MIDS -> Verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ffaa.data.faces import MIN_FACE, DlibDetector, cut, detector, split_by_size, whole_image
+from ffaa.data.images import Photo, load_photo
+from ffaa.engine import Engine, load_engine
+from ffaa.errors import FFAAError, InputError, UsageError
+from ffaa.evidence.measure import measure, view
+from ffaa.mids.cam import heatmap, overlay
+from ffaa.mids.decide import Decision, decide, difficulty
+from ffaa.mllm.generate import assign_roles
+from ffaa.types import (
+    Analysis,
+    Answer,
+    Difficulty,
+    Evidence,
+    Face,
+    Failure,
+    Source,
+    Timings,
+    UnparsedAnswer,
+    Verdict,
+)
+
+FACES_AT_ONCE = 8
+LOW_SCORE = 0.7
+SMALL_FACE = 80
+
+
+@dataclass
+class _Pending:
+    """A photo whose faces wait for the models."""
+
+    source: Source
+    faces: list[Face]
+    message: str
+    detect: float
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+class Assistant:
+    """Analyses photos with one model, loaded once.
+
+    model: a registered name or a model folder. device: 'auto', 'cpu', 'cuda', 'mps'. seed: kept in every verdict;
+    decoding is greedy, so it changes nothing yet. min_face: smallest face width in photo pixels.
+    Raises UsageError for an unknown model or device, WeightsError when weights are missing or corrupted.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "nano",
+        device: str = "auto",
+        seed: int = 0,
+        min_face: int = MIN_FACE,
+        face_detector: str = DlibDetector.name,
+    ):
+        self.seed, self.min_face = seed, min_face
+        self._detector = detector(face_detector)
+        self.engine: Engine = load_engine(model, choose_device(device))
+        self.versions = {name: version(name) for name in ("ffaa", "torch", "transformers", "numpy")}
+
+    def analyze(self, photo: Any, whole_image: bool = False) -> Analysis:
+        """All faces of one photo (path, PIL image, or uint8 RGB / grey array), largest first.
+
+        whole_image: the photo is a face crop already. A photo without a usable face gives an Analysis without
+        verdicts and a message. Raises InputError for a file that cannot be read.
+        """
+        pending = self._find(photo, whole_image)
+        self._decide_all([pending])
+        return _analysis(pending)
+
+    def analyze_many(self, photos: Iterable[Any], whole_image: bool = False) -> Iterator[Analysis | Failure]:
+        """Analyse photos as they come, in order, several faces at once. A photo that fails becomes a Failure."""
+        waiting: list[_Pending | Failure] = []
+        for photo in photos:
+            try:
+                waiting.append(self._find(photo, whole_image))
+            except InputError as error:
+                waiting.append(Failure(path=_name(photo), message=str(error)))
+            if sum(len(w.faces) for w in waiting if isinstance(w, _Pending)) >= FACES_AT_ONCE:
+                yield from self._finish(waiting)
+                waiting = []
+        yield from self._finish(waiting)
+
+    def heatmap(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
+        """Grad-CAM of the chosen answer's class over the face image, uint8 RGB (S, S, 3) (Fig. 7).
+
+        Computed by the MIDS object that decided. with_text False leaves the text branch out.
+        """
+        pixels = self.engine.pixels(face.image)[0]
+        chosen = verdict.answers[verdict.chosen_index]
+        ids = mask = None
+        if with_text:
+            ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([chosen]))
+        heat = heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
+        return overlay(face.image, heat)
+
+    def _finish(self, waiting: Sequence[_Pending | Failure]) -> Iterator[Analysis | Failure]:
+        self._decide_all([w for w in waiting if isinstance(w, _Pending)])
+        for one in waiting:
+            yield _analysis(one) if isinstance(one, _Pending) else one
+
+    def _find(self, photo: Any, whole: bool) -> _Pending:
+        started = time.perf_counter()
+        loaded: Photo = load_photo(photo)
+        size = self.engine.image_size
+        if whole:
+            faces, message = [whole_image(loaded.pixels, size)], ""
+        else:
+            usable, small = split_by_size(self._detector(loaded.pixels), self.min_face)
+            faces = [cut(loaded.pixels, found, size, self._detector.name) for found in usable]
+            message = ""
+            if not faces and small:
+                message = (
+                    f"no usable face: the largest face found is {small[0].box.width} px wide, at least "
+                    f"{self.min_face} px are needed; use a larger version of the photo"
+                )
+            elif not faces:
+                message = (
+                    "no face found (frontal faces only); for a photo that is a face crop already use --whole-image"
+                )
+        return _Pending(loaded.source, faces, message, time.perf_counter() - started)
+
+    def _decide_all(self, photos: Sequence[_Pending]) -> None:
+        jobs = [(photo, index) for photo in photos for index in range(len(photo.faces))]
+        for start in range(0, len(jobs), FACES_AT_ONCE):
+            part = jobs[start : start + FACES_AT_ONCE]
+            found = self._judge([photo.faces[index] for photo, index in part])
+            for (photo, index), judged in zip(part, found, strict=True):
+                photo.verdicts.append(self._verdict(photo, index, judged))
+
+    def _judge(self, faces: Sequence[Face]) -> list[_Judged]:
+        """The models' part, for several faces at once. Only decoding is batched over faces: on a CPU nothing else
+        gains, and everything that runs face by face cannot depend on the batch."""
+        clock = time.perf_counter
+        evidence = [measure(view(face)) for face in faces]
+        t0 = clock()
+        encoded = [self.engine.encode(face.image) for face in faces]
+        t1 = clock()
+        features = torch.cat([e.features for e in encoded])
+        raws = self.engine.mllm.generate(features, [{e.name: e.word for e in found} for found in evidence])
+        t2 = clock()
+        out = []
+        for raw, found, one in zip(raws, evidence, encoded, strict=True):
+            answers = assign_roles(raw)
+            probabilities = self.engine.probabilities(answers, one.layers)
+            results = [a.result if isinstance(a, Answer) else None for a in answers]
+            out.append(_Judged(answers, found, probabilities, decide(probabilities, results), difficulty(results)))
+        t3 = clock()
+        count = len(faces)
+        for one_out in out:
+            one_out.timings = {"encode": (t1 - t0) / count, "generate": (t2 - t1) / count, "decide": (t3 - t2) / count}
+        return out
+
+    def _verdict(self, photo: _Pending, index: int, judged: _Judged) -> Verdict:
+        face, decision = photo.faces[index], judged.decision
+        chosen = judged.answers[decision.chosen_index]
+        if not isinstance(chosen, Answer):
+            raise FFAAError("an unreadable answer was chosen; please report this")
+        parsed = [isinstance(a, Answer) for a in judged.answers]
+        return Verdict(
+            source=photo.source,
+            face_index=index,
+            face_count=len(photo.faces),
+            box=face.box,
+            crop=face.crop,
+            detector=face.detector,
+            label=decision.label,
+            forgery_type=chosen.forgery_type,
+            match_score=decision.match_score,
+            forgery_score=decision.forgery_score,
+            difficulty=judged.difficulty,
+            description=chosen.description,
+            reasoning=chosen.reasoning,
+            answers=judged.answers,
+            probabilities=[row if ok else None for row, ok in zip(judged.probabilities, parsed, strict=True)],
+            match_scores=decision.match_scores,
+            chosen_index=decision.chosen_index,
+            evidence=judged.evidence,
+            cautions=_cautions(face, chosen, judged, self.engine),
+            model=self.engine.name,
+            weights=self.engine.hashes,
+            versions=self.versions,
+            seed=self.seed,
+            timings=Timings(detect=photo.detect / len(photo.faces), **judged.timings),
+        )
+
+
+@dataclass
+class _Judged:
+    """What the models say of one face."""
+
+    answers: list[Answer | UnparsedAnswer]
+    evidence: list[Evidence]
+    probabilities: list[list[float]]
+    decision: Decision
+    difficulty: Difficulty
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def _cautions(face: Face, chosen: Answer, judged: _Judged, engine: Engine) -> list[str]:
+    found = []
+    if judged.difficulty is Difficulty.HARD:
+        found.append("hard case: the three answers do not agree")
+    if judged.decision.match_score < LOW_SCORE:
+        found.append(f"low match score ({judged.decision.match_score:.2f}): the decision is uncertain")
+    if face.box.width < SMALL_FACE:
+        found.append(f"the face is only {face.box.width} px wide; traces of forgery may be lost at this size")
+    if face.crop.whole_image:
+        found.append("the whole image was taken as a face crop; no face detector checked it")
+    unread = sum(isinstance(a, UnparsedAnswer) for a in judged.answers)
+    if unread:
+        found.append(f"{unread} of 3 answers could not be read")
+    found += [f"the chosen answer contradicts itself: {flag}" for flag in chosen.flags]
+    return found + engine.cautions
+
+
+def _analysis(pending: _Pending) -> Analysis:
+    return Analysis(pending.source, pending.verdicts, pending.message, pending.faces)
+
+
+def _name(photo: Any) -> str:
+    return str(photo) if isinstance(photo, str | Path) else "<array>"
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is CUDA where there is one, else the CPU. Raises UsageError for a device that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if not there.get(name.split(":")[0], False):
+        raise UsageError(f"device '{name}' is not available; here: {', '.join(k for k, v in there.items() if v)}")
+    return torch.device(name)

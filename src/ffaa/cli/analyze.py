@@ -1,0 +1,148 @@
+"""`ffaa analyze`: photos in, one verdict per face out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ffaa.cli.output import OutputFolder
+    from ffaa.types import Analysis, Verdict
+
+
+def analyze(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Photos, folders, patterns; '-' reads paths from stdin.")
+    ],
+    answers: Annotated[bool, typer.Option("--answers", help="Show all three answers with their scores.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per face on stdout.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write JSON and a heatmap per face into this folder.")] = None,
+    whole_image: Annotated[bool, typer.Option("--whole-image", help="The photos are face crops already.")] = False,
+    model: Annotated[str, typer.Option(help="A name of `ffaa weights list`, or a model's folder.")] = "nano",
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    heatmap_without_text: Annotated[
+        bool, typer.Option("--heatmap-without-text", help="With --out: a second heatmap that leaves the text out.")
+    ] = False,
+    min_face: Annotated[int, typer.Option(min=1, help="Smallest face that is analysed, pixels.")] = 40,
+) -> None:
+    """Say of each face in the photos whether it looks real or forged, and why.
+
+    Exit code: 0 when every file could be analysed, 1 when one could not, 2 when there was nothing to do.
+    """
+    from ffaa.cli.output import OutputFolder
+    from ffaa.data.images import expand_paths
+    from ffaa.errors import UsageError
+    from ffaa.types import Failure, NoFace
+
+    if heatmap_without_text and out is None:
+        raise UsageError("--heatmap-without-text needs --out DIR to write to")
+    empty: list[str] = []
+    found: Iterator[str] | list[str] = expand_paths(photos, empty.append)
+    if "-" not in photos:  # paths from standard input are worked on as they come
+        found = list(found)
+        if not found:
+            raise UsageError(f"no photo found in {', '.join(photos)}; give photos, folders or patterns")
+    folder = None if out is None else OutputFolder(out)
+
+    from ffaa.assistant import Assistant
+
+    assistant = Assistant(model=model, device=device, seed=seed, min_face=min_face)
+    count, failed = 0, False
+    with _progress(len(found) if isinstance(found, list) else None) as show:
+        for result in assistant.analyze_many(found, whole_image=whole_image):
+            count += 1
+            with show():
+                if isinstance(result, Failure):
+                    failed = True
+                    if json:
+                        typer.echo(result.model_dump_json())
+                    _complain(result.path, result.message)
+                    continue
+                verdicts = result.verdicts
+                if folder is not None:
+                    verdicts = list(_write(folder, assistant, result, heatmap_without_text))
+                if not json:
+                    _print(result, verdicts, answers)
+                elif verdicts:
+                    for verdict in verdicts:
+                        typer.echo(verdict.model_dump_json())
+                else:
+                    typer.echo(NoFace(source=result.source, message=result.message).model_dump_json())
+    for name in empty:
+        _complain(name, "no photo in it")
+    if not count:
+        raise UsageError("no photo found; give photos, folders or patterns, or their paths on standard input")
+    if failed or empty:
+        raise typer.Exit(1)
+
+
+def _print(result: Analysis, verdicts: list[Verdict], answers: bool) -> None:
+    from ffaa.cli import text
+
+    typer.echo("\n".join(text.describe_source(result.source)))
+    for verdict in verdicts:
+        typer.echo(text.describe(verdict, answers))
+    if not verdicts or result.message:
+        typer.echo(f"  {text.printable(result.message) or 'no face found'}")
+    typer.echo()
+
+
+def _complain(path: str, message: str) -> None:
+    from ffaa.cli.text import printable
+    from ffaa.data.images import shown
+
+    line = message if message.startswith(shown(path)) else f"{shown(path)}: {message}"
+    typer.echo(f"ffaa: {printable(line)}", err=True)
+
+
+def _write(folder: OutputFolder, assistant: Any, result: Analysis, without_text: bool) -> Iterator[Verdict]:
+    """Writes the files of every face; gives the verdicts back with the paths of their heatmaps."""
+    name = folder.name_for(result.source.path)
+    for face, verdict in zip(result.faces, result.verdicts, strict=True):
+        path = folder.heatmap_path(name, verdict.face_index)
+        folder.write_heatmap(path, assistant.heatmap(face, verdict))
+        if without_text:
+            second = folder.heatmap_path(name, verdict.face_index, with_text=False)
+            folder.write_heatmap(second, assistant.heatmap(face, verdict, with_text=False))
+        written = verdict.model_copy(update={"heatmap": str(path)})
+        folder.write_json(name, written)
+        yield written
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Any]:
+    """Gives a context in which results are printed: it counts one file, with the bar out of the way.
+
+    A bar is drawn on stderr only, for more than one file, and when somebody looks at it.
+    """
+    import sys
+
+    if total == 1 or not sys.stderr.isatty():
+        yield _nothing
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("analysing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    task = bar.add_task("", total=total)
+
+    @contextmanager
+    def show() -> Iterator[None]:
+        bar.stop()
+        yield
+        bar.advance(task)
+        bar.start()
+
+    with bar:
+        yield show
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -1,0 +1,84 @@
+"""The `ffaa` command: its verbs, and what every error becomes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ffaa.cli import analyze, doctor, schema, weights
+from ffaa.errors import FFAAError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+
+app = typer.Typer(
+    name="ffaa",
+    help="Says of each face in a photo whether it looks real or forged, and why. A model's opinion, never proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("analyze")(analyze.analyze)
+app.command("schema")(schema.schema)
+app.add_typer(weights.app, name="weights")
+app.command("doctor")(doctor.doctor)
+
+_ClickError = typer.BadParameter.__mro__[2]  # what every error about the arguments derives from; typer hides its name
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. Every error is one line on stderr; FFAA_DEBUG=1 shows where."""
+    _tolerate_any_name()
+    try:
+        code = app(args=None if args is None else list(args), prog_name="ffaa", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except FFAAError as error:
+        return _fail(str(error), error.exit_code, error)
+    except _ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            return 2
+        return _fail(f"{error.format_message()} (see ffaa --help)", 2, error)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _close_stdout()
+        return BROKEN_PIPE
+    except SystemExit as ended:  # typer ends so on a broken pipe
+        _close_stdout()
+        return ended.code if isinstance(ended.code, int) else 1
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}"
+        return _fail(f"{text} - a bug; run again with FFAA_DEBUG=1 to see where", 1, error)
+
+
+def _fail(message: str, code: int, error: BaseException | None = None) -> int:
+    if error is not None and os.environ.get("FFAA_DEBUG", "0") not in {"", "0"}:
+        import traceback
+
+        traceback.print_exception(error)
+    typer.secho(f"ffaa: {' '.join(message.split())}", fg="red", err=True, color=_color())
+    return code
+
+
+def _color() -> bool | None:
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _tolerate_any_name() -> None:
+    """File names may hold bytes that the terminal's encoding lacks; they are escaped instead of ending the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _close_stdout() -> None:
+    """So that Python does not complain at its end about output that nobody reads."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout has no descriptor
+        return

@@ -1,0 +1,114 @@
+"""The models behind the assistant: MLLM, MIDS and their encoders, loaded from a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    CLIPVisionModel,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    T5EncoderModel,
+)
+
+from ffaa import weights
+from ffaa.mids import checkpoint
+from ffaa.mids.model import MIDS
+from ffaa.mids.tokens import AnswerTokens
+from ffaa.mllm.constraint import AnswerConstraint
+from ffaa.mllm.generate import Mllm
+from ffaa.mllm.llava_import import import_llava, prepare_pixels
+from ffaa.mllm.template import TEMPLATES
+from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
+from ffaa.types import Answer, UnparsedAnswer
+
+FREE_TOKENS = 112
+
+
+class Encoded(NamedTuple):
+    """features: (1, tokens, width) for the language model; layers: MIDS's (last, previous), (1, 1 + P, C) each."""
+
+    features: Tensor
+    layers: tuple[Tensor, Tensor]
+
+
+@dataclass
+class Engine:
+    """Everything that runs on a face image. `shared`: MLLM and MIDS use one frozen trunk, which runs once per face."""
+
+    name: str
+    mllm: Mllm
+    mids: MIDS
+    tokens: AnswerTokens
+    image_size: int
+    shared: bool
+    temperature: float
+    device: torch.device
+    hashes: dict[str, str]
+    heads_file: Path | None = None
+    cautions: list[str] = field(default_factory=list)
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """uint8 RGB (S, S, 3) -> the encoders' input (1, 3, S, S) on the device."""
+        pixels = pixel_tensor([image]) if self.shared else prepare_pixels(image, self.image_size)
+        return pixels.to(self.device)
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> Encoded:
+        """Both models' view of one face image."""
+        pixels = self.pixels(image)
+        layers = self.mids.encode_image(pixels)
+        if self.shared:
+            return Encoded(self.mllm.project(layers[0]), layers)
+        dtype = self.mllm.model.dtype
+        return Encoded(self.mllm.image_features(pixels.to(dtype)), layers)
+
+    @torch.inference_mode()
+    def probabilities(
+        self, answers: Sequence[Answer | UnparsedAnswer], layers: tuple[Tensor, Tensor]
+    ) -> list[list[float]]:
+        """MIDS softmax (3, 4) of three answers to one image, tempered with the temperature fitted on validation."""
+        ids, mask = (t.to(self.device) for t in self.tokens(answers))
+        logits = self.mids.classify(self.mids.encode_text(ids, mask), mask, self.mids.project(layers))
+        return (logits.double() / self.temperature).softmax(-1).tolist()
+
+
+def load_engine(name: str | Path, device: torch.device) -> Engine:
+    """Load a registered model or a model folder; every file's sha256 is checked, every key must fit."""
+    folder = weights.load_folder(name)
+    config = folder.config
+    text_folder = folder.text_encoder()
+    if config.layout == "published":
+        # bfloat16 halves the 7B model; a CPU without it would only be slower
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        clip = folder.clip()
+        model = import_llava(folder.mllm, clip_folder=clip, dtype=dtype)
+        text: Any = T5EncoderModel.from_pretrained(text_folder)
+        mids = checkpoint.load_published(folder.mids, text, CLIPVisionModel.from_pretrained(clip or folder.mllm))
+        tokenizer = AutoTokenizer.from_pretrained(folder.mllm)
+    else:
+        model = LlavaForConditionalGeneration.from_pretrained(folder.mllm, dtype=torch.float32)
+        text = AutoModel.from_pretrained(text_folder, add_pooling_layer=False).eval()
+        mids = checkpoint.load(folder.mids, text, model.model.vision_tower)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.mllm)
+    constraint = AnswerConstraint(tokenizer, FREE_TOKENS) if config.constrained else None
+    return Engine(
+        name=config.name,
+        mllm=Mllm(model.eval().to(device), tokenizer, TEMPLATES[config.template], constraint),
+        mids=mids.to(device),
+        tokens=AnswerTokens(AutoTokenizer.from_pretrained(text_folder), config.text_max_tokens),
+        image_size=config.image_size,
+        shared=isinstance(model.model.vision_tower, ForensicVisionModel),
+        temperature=config.temperature,
+        device=device,
+        hashes={**config.files, f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors")},
+        heads_file=folder.heads,
+    )

@@ -59,7 +59,8 @@ def test_intact_folder(model):
     folder = weights.load_folder(model)
     assert folder.mllm == model / "mllm"
     assert folder.mids == model / "mids.safetensors"
-    assert folder.heads is None and folder.clip() is None
+    assert folder.heads is None
+    assert folder.clip() is None
     assert folder.config.text_max_tokens == 256
     assert weights.verify(folder) == []
 
@@ -96,7 +97,8 @@ def test_a_file_is_hashed_once(model, monkeypatch):
 
 def test_unknown_name_lists_the_known(model):
     message = fails(UsageError, weights.resolve, "nanno")
-    assert "'nanno'" in message and "nano, ffaa-mistral-7b" in message
+    assert "'nanno'" in message
+    assert "nano, ffaa-mistral-7b" in message
     fetch.import_model(model, "mine")
     assert "nano, ffaa-mistral-7b, mine" in fails(UsageError, weights.resolve, "nanno")
     assert "ffaa weights pull ffaa-mistral-7b" in fails(WeightsError, weights.resolve, "ffaa-mistral-7b")

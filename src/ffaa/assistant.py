@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ffaa.data.faces import MIN_FACE, DlibDetector, cut, detector, split_by_size, whole_image
-from ffaa.data.images import Photo, load_photo
+from ffaa.data.images import Photo, load_photo, shown
 from ffaa.engine import Engine, load_engine
 from ffaa.errors import FFAAError, InputError, UsageError
 from ffaa.evidence.measure import measure, view
@@ -47,6 +47,7 @@ class _Pending:
     message: str
     detect: float
     verdicts: list[Verdict] = field(default_factory=list)
+    failed: str = ""
 
 
 class Assistant:
@@ -78,6 +79,8 @@ class Assistant:
         """
         pending = self._find(photo, whole_image)
         self._decide_all([pending])
+        if pending.failed:
+            raise FFAAError(pending.failed)
         return _analysis(pending)
 
     def analyze_many(self, photos: Iterable[Any], whole_image: bool = False) -> Iterator[Analysis | Failure]:
@@ -88,7 +91,8 @@ class Assistant:
                 waiting.append(self._find(photo, whole_image))
             except InputError as error:
                 waiting.append(Failure(path=_name(photo), message=str(error)))
-            if sum(len(w.faces) for w in waiting if isinstance(w, _Pending)) >= FACES_AT_ONCE:
+            faces = sum(len(w.faces) for w in waiting if isinstance(w, _Pending))
+            if max(faces, len(waiting)) >= FACES_AT_ONCE:
                 yield from self._finish(waiting)
                 waiting = []
         yield from self._finish(waiting)
@@ -109,7 +113,10 @@ class Assistant:
     def _finish(self, waiting: Sequence[_Pending | Failure]) -> Iterator[Analysis | Failure]:
         self._decide_all([w for w in waiting if isinstance(w, _Pending)])
         for one in waiting:
-            yield _analysis(one) if isinstance(one, _Pending) else one
+            if isinstance(one, _Pending) and one.failed:
+                yield Failure(path=one.source.path, message=one.failed)
+            else:
+                yield _analysis(one) if isinstance(one, _Pending) else one
 
     def _find(self, photo: Any, whole: bool) -> _Pending:
         started = time.perf_counter()
@@ -138,7 +145,10 @@ class Assistant:
             part = jobs[start : start + FACES_AT_ONCE]
             found = self._judge([photo.faces[index] for photo, index in part])
             for (photo, index), judged in zip(part, found, strict=True):
-                photo.verdicts.append(self._verdict(photo, index, judged))
+                if judged.decision is None:
+                    photo.failed = f"{photo.source.path}: face {index + 1}: none of the three answers could be read"
+                else:
+                    photo.verdicts.append(self._verdict(photo, index, judged, judged.decision))
 
     def _judge(self, faces: Sequence[Face]) -> list[_Judged]:
         """The models' part, for several faces at once. Only decoding is batched over faces: on a CPU nothing else
@@ -156,18 +166,17 @@ class Assistant:
             answers = assign_roles(raw)
             probabilities = self.engine.probabilities(answers, one.layers)
             results = [a.result if isinstance(a, Answer) else None for a in answers]
-            out.append(_Judged(answers, found, probabilities, decide(probabilities, results), difficulty(results)))
+            decision = decide(probabilities, results) if any(results) else None
+            out.append(_Judged(answers, found, probabilities, decision, difficulty(results)))
         t3 = clock()
         count = len(faces)
         for one_out in out:
             one_out.timings = {"encode": (t1 - t0) / count, "generate": (t2 - t1) / count, "decide": (t3 - t2) / count}
         return out
 
-    def _verdict(self, photo: _Pending, index: int, judged: _Judged) -> Verdict:
-        face, decision = photo.faces[index], judged.decision
-        chosen = judged.answers[decision.chosen_index]
-        if not isinstance(chosen, Answer):
-            raise FFAAError("an unreadable answer was chosen; please report this")
+    def _verdict(self, photo: _Pending, index: int, judged: _Judged, decision: Decision) -> Verdict:
+        face, chosen = photo.faces[index], judged.answers[decision.chosen_index]
+        assert isinstance(chosen, Answer)  # decide never chooses an unparsed one
         parsed = [isinstance(a, Answer) for a in judged.answers]
         return Verdict(
             source=photo.source,
@@ -188,7 +197,7 @@ class Assistant:
             match_scores=decision.match_scores,
             chosen_index=decision.chosen_index,
             evidence=judged.evidence,
-            cautions=_cautions(face, chosen, judged, self.engine),
+            cautions=_cautions(face, chosen, judged, decision, self.engine),
             model=self.engine.name,
             weights=self.engine.hashes,
             versions=self.versions,
@@ -204,17 +213,17 @@ class _Judged:
     answers: list[Answer | UnparsedAnswer]
     evidence: list[Evidence]
     probabilities: list[list[float]]
-    decision: Decision
+    decision: Decision | None  # None: no answer could be read
     difficulty: Difficulty
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def _cautions(face: Face, chosen: Answer, judged: _Judged, engine: Engine) -> list[str]:
+def _cautions(face: Face, chosen: Answer, judged: _Judged, decision: Decision, engine: Engine) -> list[str]:
     found = []
     if judged.difficulty is Difficulty.HARD:
         found.append("hard case: the three answers do not agree")
-    if judged.decision.match_score < LOW_SCORE:
-        found.append(f"low match score ({judged.decision.match_score:.2f}): the decision is uncertain")
+    if decision.match_score < LOW_SCORE:
+        found.append(f"low match score ({decision.match_score:.2f}): the decision is uncertain")
     if face.box.width < SMALL_FACE:
         found.append(f"the face is only {face.box.width} px wide; traces of forgery may be lost at this size")
     if face.crop.whole_image:
@@ -231,7 +240,7 @@ def _analysis(pending: _Pending) -> Analysis:
 
 
 def _name(photo: Any) -> str:
-    return str(photo) if isinstance(photo, str | Path) else "<array>"
+    return shown(photo) if isinstance(photo, str | Path) else "<array>"
 
 
 def choose_device(name: str) -> torch.device:

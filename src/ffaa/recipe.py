@@ -1,7 +1,7 @@
 """A recipe: one YAML that names data, sizes and settings, and the stages that turn it into a model folder.
 
 Each stage writes into the run folder and is skipped when its output is there for the same inputs (a hash of the
-settings it depends on). A killed stage goes on where it stopped.
+settings it depends on). A killed stage goes on where it stopped, unless its inputs have changed since.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import difflib
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -85,7 +86,8 @@ def load_recipe(path: Path) -> Recipe:
 def _known_keys(place: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
     for part in place:
-        model = model.model_fields[part].annotation
+        kinds = model.model_fields[part].annotation
+        model = next(kind for kind in (kinds, *get_args(kinds)) if hasattr(kind, "model_fields"))
     return list(model.model_fields)
 
 
@@ -98,16 +100,34 @@ class Run:
         self._file = folder / "stages.json"
         self._done: dict[str, str] = json.loads(self._file.read_text()) if self._file.exists() else {}
 
-    def stage(self, name: str, inputs: dict[str, Any], outputs: list[str], work: Callable[[], None]) -> None:
-        """Run `work` unless all outputs exist for the same inputs."""
+    def stage(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        outputs: list[str],
+        work: Callable[[], None],
+        unfinished: Sequence[str] = (),
+    ) -> None:
+        """Run `work` unless all outputs exist for the same inputs.
+
+        unfinished: files and folders from which a killed `work` goes on; removed first when they belong to other inputs.
+        """
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
         if self._done.get(name) == digest and all((self.folder / o).exists() for o in outputs):
             log.info("%s: up to date", name)
             return
         log.info("%s: started", name)
+        begun = f"{name} begun"
+        if self._done.get(begun, self._done.get(name, digest)) != digest:
+            for path in (self.folder / u for u in unfinished):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self._note(begun, digest)
         work()
+        self._note(name, digest)
+        log.info("%s: done", name)
+
+    def _note(self, name: str, digest: str) -> None:
         self._done[name] = digest
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(self._done, indent=1))
         part.replace(self._file)
-        log.info("%s: done", name)

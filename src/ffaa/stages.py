@@ -1,4 +1,4 @@
-"""The stages of a recipe, in order: faces, tower, conversations, MLLM, mining, MIDS, model folder."""
+"""The stages of a recipe, in order: faces, tower, features, conversations, MLLM, mining, MIDS, model folder."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Stages:
             train_tower(recipe.tower, self.rows, self._root, self.folder, state, recipe.data.held, recipe.seed)
 
         self.run.stage("tower", self._inputs("faces.parquet", tower=recipe.tower, held=recipe.data.held),
-                       ["tower.safetensors"], work)  # fmt: skip
+                       ["tower.safetensors"], work, ["tower.state.pt"])  # fmt: skip
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""
@@ -83,29 +83,38 @@ class Stages:
             return [r for r in self.rows if r.split == "val"]
         return [r for r in self.rows if r.split == "train" and held_for_mids(r, held) == (name == "mine")]
 
-    def conversations(self) -> None:
-        """Compute features and evidence of augmented crops, and write the conversations."""
+    def features(self) -> None:
+        """Compute tower features and evidence of augmented crops."""
         self.tower()
-        teach = self.recipe.teach
+        teach, held = self.recipe.teach, self.recipe.data.held
+        variants = {"tune": teach.variants, "val": 1, "mine": self.recipe.mined_variants}
 
         def work() -> None:
             tower, heads = load_tower(self.folder / "tower.safetensors")
-            variants = {"tune": teach.variants, "val": 1, "mine": self.recipe.mined_variants}
             for name in FEATURE_SETS:
-                _, found = features.compute(
+                features.compute(
                     self.folder, name, tower, heads, self._root, self.part(name), range(variants[name]),
                     0.0 if name == "val" else teach.blend, self.recipe.seed,
                 )  # fmt: skip
-                if name != "mine":
-                    ask = {label: hypothesis_prompt(label) for label in Label}
-                    written = conversations(
-                        found, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed
-                    )
-                    write_jsonl(self.folder / f"conversations-{name}.jsonl", written)
 
-        self.run.stage("conversations", self._inputs("tower.safetensors", teach=teach, mined=self.recipe.mined_variants,
-                                                     phrases=phrases()),
-                       [*(f"{n}.npy" for n in FEATURE_SETS), "conversations-tune.jsonl"], work)  # fmt: skip
+        files = [f"{name}.{kind}" for name in FEATURE_SETS for kind in ("npy", "jsonl")]
+        inputs = self._inputs("faces.parquet", "tower.safetensors", held=held, variants=variants, blend=teach.blend)
+        self.run.stage("features", inputs, files, work, files)
+
+    def conversations(self) -> None:
+        """Write the conversations of the grounded teacher."""
+        self.features()
+        teach, names = self.recipe.teach, ("tune", "val")
+
+        def work() -> None:
+            ask = {label: hypothesis_prompt(label) for label in Label}
+            for name in names:
+                found = features.load(self.folder, name)[1]
+                written = conversations(found, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed)
+                write_jsonl(self.folder / f"conversations-{name}.jsonl", written)
+
+        self.run.stage("conversations", self._inputs(*(f"{n}.jsonl" for n in names), teach=teach, phrases=phrases()),
+                       [f"conversations-{n}.jsonl" for n in names], work)  # fmt: skip
 
     def mllm(self) -> None:
         """Train the tokenizer and the MLLM."""
@@ -137,7 +146,7 @@ class Stages:
             (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
 
         self.run.stage("mllm", self._inputs("conversations-tune.jsonl", body=recipe.body, mllm=recipe.mllm),
-                       ["mllm/model.safetensors"], work)  # fmt: skip
+                       ["mllm/model.safetensors"], work, ["mllm-steps"])  # fmt: skip
 
     def load_mllm(self) -> Mllm:
         model = LlavaForConditionalGeneration.from_pretrained(self.folder / "mllm", dtype=torch.float32)
@@ -156,7 +165,9 @@ class Stages:
                 mine(mllm, array, found, self.folder / f"mined-{name}.jsonl", tuned, phrases()["questions"],
                      self.recipe.seed)  # fmt: skip
 
-        self.run.stage("mine", self._inputs("mllm/model.safetensors"), ["mined-val.jsonl", "mined-mine.jsonl"], work)
+        files = ["mined-val.jsonl", "mined-mine.jsonl"]
+        inputs = self._inputs("mllm/model.safetensors", "val.jsonl", "mine.jsonl", questions=phrases()["questions"])
+        self.run.stage("mine", inputs, files, work, files)
 
     def mids(self) -> None:
         """Train MIDS on the mined answers."""

@@ -201,8 +201,14 @@ def cache_dir() -> Path:
 def model_names() -> list[str]:
     """The registered models, then those that the user imported."""
     folder = cache_dir() / "models"
-    imported = {p.parent.name for p in folder.glob(f"*/{MODEL_FILE}")} if folder.is_dir() else set()
+    imported = {path.parent.name for path in folder.glob(f"[!.]*/{MODEL_FILE}")}
     return [*MODELS, *sorted(imported - MODELS.keys())]
+
+
+def find_model(name: str) -> Path | None:
+    """Where the model of this name lies, in the package or the cache; None where it does not."""
+    places = (ASSETS / name, cache_dir() / "models" / name)
+    return next((place for place in places if (place / MODEL_FILE).is_file()), None)
 
 
 def resolve(name_or_path: str | Path) -> ModelFolder:
@@ -211,12 +217,9 @@ def resolve(name_or_path: str | Path) -> ModelFolder:
     Raises UsageError for what is neither, WeightsError for a model that is not here or whose model.json is bad.
     """
     name = str(name_or_path)
-    if name in MODELS and (ASSETS / name / MODEL_FILE).is_file():
-        return open_folder(ASSETS / name)
     if name in model_names():
-        cached = cache_dir() / "models" / name
-        if (cached / MODEL_FILE).is_file():
-            return open_folder(cached)
+        if (place := find_model(name)) is not None:
+            return open_folder(place)
         if MODELS[name].hub is None:
             raise WeightsError(f"the model '{name}' is missing in {ASSETS}; install ffaa again")
         raise WeightsError(f"the model '{name}' is not on this machine; run: ffaa weights pull {name}")
@@ -289,12 +292,21 @@ def verify_part(name: str, folder: Path) -> list[Problem]:
     return verify_files(folder, pinned)
 
 
+def verify_all() -> list[tuple[str, list[Problem]]]:
+    """(name, problems) of every model and part on this machine."""
+    models = [(name, verify(resolve(name))) for name in model_names() if find_model(name) is not None]
+    parts = [(name, verify_part(name, folder)) for name in PARTS if (folder := find_part(name)) is not None]
+    return models + parts
+
+
 def verify_files(folder: Path, files: dict[str, str]) -> list[Problem]:
+    """The files (relative path -> sha256) that are missing in `folder` or differ."""
     found = {name: sha256(folder / name) if (folder / name).is_file() else None for name in files}
     return [Problem(folder / name, files[name], found[name]) for name in files if found[name] != files[name]]
 
 
 def insist(problems: list[Problem], advice: str) -> None:
+    """Raises WeightsError with every problem and the advice, where there is one."""
     if problems:
         raise WeightsError(f"{'; '.join(map(str, problems))}; the weights are damaged or incomplete, {advice}")
 
@@ -306,6 +318,7 @@ def _part(name: str) -> Part:
 
 
 def open_folder(folder: Path) -> ModelFolder:
+    """A folder with a model.json. Raises WeightsError where that cannot be read or is not valid."""
     file = folder / MODEL_FILE
     try:
         return ModelFolder(folder, ModelConfig.model_validate_json(file.read_bytes()))

@@ -56,7 +56,10 @@ def test_padding_is_limited_by_the_nearest_border_on_all_sides(face, padding):
     region, used = crop_region(face, 400, 300)
     assert used == padding
     assert region == box(face.left - padding, face.top - padding, face.right + padding, face.bottom + padding)
-    assert region.left >= 0 and region.top >= 0 and region.right <= 400 and region.bottom <= 300
+    assert region.left >= 0
+    assert region.top >= 0
+    assert region.right <= 400
+    assert region.bottom <= 300
 
 
 def test_padding_can_be_chosen():

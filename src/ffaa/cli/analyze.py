@@ -30,12 +30,12 @@ def analyze(
     ] = False,
     min_face: Annotated[int, typer.Option(min=1, help="Smallest face that is analysed, pixels.")] = 40,
 ) -> None:
-    """Say of each face in the photos whether it looks real or forged, and why.
+    """Judge each face: real or forged, and why.
 
     Exit code: 0 when every file could be analysed, 1 when one could not, 2 when there was nothing to do.
     """
     from ffaa.cli.output import OutputFolder
-    from ffaa.data.images import expand_paths
+    from ffaa.data.images import expand_paths, shown
     from ffaa.errors import UsageError
     from ffaa.types import Failure, NoFace
 
@@ -60,7 +60,8 @@ def analyze(
                 if isinstance(result, Failure):
                     failed = True
                     if json:
-                        typer.echo(result.model_dump_json())
+                        # A path may hold bytes that JSON cannot.
+                        typer.echo(result.model_copy(update={"path": shown(result.path)}).model_dump_json())
                     _complain(result.path, result.message)
                     continue
                 verdicts = result.verdicts
@@ -101,15 +102,21 @@ def _complain(path: str, message: str) -> None:
 
 
 def _write(folder: OutputFolder, assistant: Any, result: Analysis, without_text: bool) -> Iterator[Verdict]:
-    """Writes the files of every face; gives the verdicts back with the paths of their heatmaps."""
+    """Writes the files of every face; gives the verdicts back with the paths of their heatmaps and the seconds."""
+    from time import perf_counter
+
+    from ffaa.data.images import shown
+
     name = folder.name_for(result.source.path)
     for face, verdict in zip(result.faces, result.verdicts, strict=True):
+        started = perf_counter()
         path = folder.heatmap_path(name, verdict.face_index)
         folder.write_heatmap(path, assistant.heatmap(face, verdict))
         if without_text:
             second = folder.heatmap_path(name, verdict.face_index, with_text=False)
             folder.write_heatmap(second, assistant.heatmap(face, verdict, with_text=False))
-        written = verdict.model_copy(update={"heatmap": str(path)})
+        timings = verdict.timings.model_copy(update={"heatmap": perf_counter() - started})
+        written = verdict.model_copy(update={"heatmap": shown(path), "timings": timings})
         folder.write_json(name, written)
         yield written
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
-from ffaa.cli import analyze, doctor, schema, weights
+from ffaa.cli import analyze, bench, doctor, schema, train, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -20,13 +21,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: the same in a terminal and in the docs, and sooner there
 )
 app.command("analyze")(analyze.analyze)
 app.command("schema")(schema.schema)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
+app.command("train")(train.train)
+app.add_typer(bench.app, name="bench")
 
-_ClickError = typer.BadParameter.__mro__[2]  # what every error about the arguments derives from; typer hides its name
+# What every error about the arguments derives from; its name is not public in typer.
+_ArgumentError: type[Any] = typer.BadParameter.__mro__[2]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -38,11 +43,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except FFAAError as error:
         return _fail(str(error), error.exit_code, error)
-    except _ClickError as error:
+    except _ArgumentError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()  # type: ignore[attr-defined]
+            error.show()
             return 2
-        return _fail(f"{error.format_message()} (see ffaa --help)", 2, error)  # type: ignore[attr-defined]
+        return _fail(f"{error.format_message()} (see ffaa --help)", 2, error)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:

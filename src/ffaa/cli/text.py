@@ -26,7 +26,7 @@ def is_uncertain(verdict: Verdict) -> bool:
 def headline(verdict: Verdict) -> str:
     """The verdict in a few words."""
     fake = verdict.label is Label.FAKE
-    kind = "" if verdict.forgery_type is ForgeryType.REAL else verdict.forgery_type.value.lower()
+    kind = "" if verdict.forgery_type in (None, ForgeryType.REAL) else verdict.forgery_type.value.lower()
     if is_uncertain(verdict):
         return f"leans {verdict.label.value}, uncertain" + (f" (if forged: perhaps {kind})" if fake and kind else "")
     return f"FAKE - {kind or 'type not stated'}" if fake else "REAL - no sign of forgery was found"

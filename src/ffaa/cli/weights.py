@@ -55,16 +55,15 @@ def import_(
 
 @app.command()
 def verify(
-    models: Annotated[list[str] | None, typer.Argument(help="Names or folders; all that is here when left out.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Names or folders; all that is here when left out.")
+    ] = None,
 ) -> None:
     """Check the sha256 of every weight file; exit code 1 when one differs."""
     from ffaa import weights
     from ffaa.errors import WeightsError
 
-    if models:
-        checks = [(name, weights.verify(weights.resolve(name))) for name in models]
-    else:
-        checks = weights.verify_all()
+    checks = [(name, weights.verify(weights.resolve(name))) for name in models] if models else weights.verify_all()
     for name, problems in checks:
         typer.echo(f"{name}: {'ok' if not problems else 'DAMAGED'}")
     if found := [str(problem) for _, problems in checks for problem in problems]:

@@ -44,12 +44,22 @@ def plain_face(photo: np.ndarray, row: Row, size: int) -> Face:
     return cut(photo, Detection(row.box, 0.0), size, "")
 
 
+def _holds(outer: Box, inner: Box) -> bool:
+    return (
+        outer.left <= inner.left
+        and outer.top <= inner.top
+        and inner.right <= outer.right
+        and inner.bottom <= outer.bottom
+    )
+
+
 def _train_region(row: Row, rng: np.random.Generator) -> Box:
-    """A face region with random padding: the paper's 40 px are a wide frame on a small photo, a narrow one on a large."""
-    if row.box is None or rng.random() < 0.05:
-        side = min(row.width, row.height)
-        left, top = (row.width - side) // 2, (row.height - side) // 2
-        return Box(left=left, top=top, right=left + side, bottom=top + side)
+    """A face region with random padding: 40 px are a wide frame on a small photo, a narrow one on a large one."""
+    side = min(row.width, row.height)
+    left, top = (row.width - side) // 2, (row.height - side) // 2
+    centre = Box(left=left, top=top, right=left + side, bottom=top + side)
+    if row.box is None or (rng.random() < 0.05 and _holds(centre, row.box)):
+        return centre
     pad = rng.uniform(0.02, 0.32, 4) * row.box.width
     return Box(
         left=max(0, round(row.box.left - pad[0])),

@@ -23,6 +23,8 @@ MIN_FACE = 40
 # it only costs time.
 DETECT_MIN_SIDE = 512
 DETECT_MAX_SIDE = 1024
+# False hits on enlarged photos score below this; of 394 training faces 1.8 % do.
+MIN_SCORE = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class DlibDetector:
         if scale != 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             view = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        boxes, scores, _ = self._detect.run(np.ascontiguousarray(view), 0, 0.0)
+        boxes, scores, _ = self._detect.run(np.ascontiguousarray(view), 0, MIN_SCORE)
         found = []
         for rect, score in zip(boxes, scores, strict=True):
             box = Box(

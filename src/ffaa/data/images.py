@@ -232,7 +232,7 @@ def _decode_bytes(data: bytes, path: str, limits: Limits, notes: list[str]) -> n
         if getattr(image, "is_animated", False):
             animation = image.format in {"GIF", "WEBP", "PNG", "AVIF"}
             notes.append("animated: first frame used" if animation else "holds several images: first one used")
-        return _to_pixels(image, path, limits, notes)
+        return _to_pixels(image, path, limits, notes, own=True)
 
 
 def _heif(path: str) -> str:
@@ -294,12 +294,12 @@ def _eight_bits(array: np.ndarray, notes: list[str]) -> np.ndarray:
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _to_pixels(image: Image.Image, path: str, limits: Limits, notes: list[str]) -> np.ndarray:
-    """Decodes and brings to upright uint8 RGB of at most `limits.work_pixels`."""
+def _to_pixels(image: Image.Image, path: str, limits: Limits, notes: list[str], own: bool = False) -> np.ndarray:
+    """Decodes and brings to upright uint8 RGB of at most `limits.work_pixels`. Only an `own` image may be changed."""
     width, height = image.size
     factor = math.sqrt(limits.work_pixels / (width * height))
     target = (max(1, int(width * factor)), max(1, int(height * factor)))
-    if factor < 1 and image.format in {"JPEG", "MPO"}:
+    if own and factor < 1 and image.format in {"JPEG", "MPO"}:
         # Decodes at 1/2, 1/4 or 1/8, down to a little below the target: less time and memory.
         image.draft(None, (int(target[0] * 0.7), int(target[1] * 0.7)))
     image.load()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ffaa.errors import InputError
 from ffaa.types import Box, ForgeryType, Label
@@ -74,11 +74,21 @@ def read_csv(path: Path) -> list[Row]:
     text = pyarrow.csv.ConvertOptions(
         column_types={f.name: f.type for f in SCHEMA}, strings_can_be_null=False, include_missing_columns=False
     )
-    table = pyarrow.csv.read_csv(path, convert_options=text)
+    try:
+        table = pyarrow.csv.read_csv(path, convert_options=text)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     missing = [name for name in SCHEMA.names[:12] if name not in table.column_names]
     if missing:
         raise InputError(f"{path}: columns missing: {', '.join(missing)}")
-    return [_row(r) for r in table.select(SCHEMA.names[:12]).to_pylist()]
+    rows = []
+    for number, record in enumerate(table.select(SCHEMA.names[:12]).to_pylist(), 1):
+        try:
+            rows.append(_row(record))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise InputError(f"{path}: photo {number}: {wrong['loc'][0]}: {wrong['msg']}") from error
+    return rows
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import logging
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from ffaa.errors import InputError, UsageError
 from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
 from ffaa.mllm.tower_heads import TYPES, TowerHeads
 from ffaa.types import Analysis, Answer, Difficulty, ForgeryType, Label, Record, Verdict
-from ffaa.vqa.conversation import read_jsonl
+from ffaa.vqa.conversation import resume_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def run(recipe: BenchRecipe, data: Path, assistant: Assistant, records: Path) ->
     """
     csv_file = data / recipe.manifest
     todo = sample(recipe, manifest.read_csv(csv_file))
-    done = list(read_jsonl(records, Outcome)) if records.exists() else []
+    done = resume_jsonl(records, Outcome)
     if [o.path for o in done] != [r.path for r in todo[: len(done)]]:
         raise InputError(f"{records}: holds another run; remove it or name another file")
     heads = _load_heads(assistant)
@@ -261,3 +262,14 @@ def markdown(figures: dict[str, Any]) -> str:
             f"| {found['hard']['count']}, {show(found['hard']['acc'])} |"
         )
     return "\n".join(lines)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file. Raises InputError when it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {"sets", "pools"} <= found.keys():
+            return dict(found)
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise InputError(f"{path}: not a result of `ffaa bench run`")

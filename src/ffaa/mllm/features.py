@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
-from ffaa.data.crops import train_sample
+from ffaa.data.crops import Sample, train_sample
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError
 from ffaa.evidence.measure import View, measure
 from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
 from ffaa.mllm.tower_heads import TowerHeads
 from ffaa.types import Evidence, ForgeryType, Label, Record
-from ffaa.vqa.conversation import read_jsonl
+from ffaa.vqa.conversation import read_jsonl, resume_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,22 @@ class FeatureRow(Record):
     tower_score: float
 
 
+class _Samples(Dataset):
+    """Augmented crops with their evidence; which augmentation follows from (seed, variant, row) alone."""
+
+    def __init__(self, root: Path, rows: Sequence[Row], jobs: list[tuple[int, int]], size: int, blend: float, seed: int):
+        self.root, self.rows, self.jobs, self.size, self.blend, self.seed = root, rows, jobs, size, blend, seed
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> tuple[Sample, list[Evidence]]:
+        variant, row = self.jobs[index]
+        rng = np.random.default_rng((self.seed, 2, variant, row))
+        sample = train_sample(self.root, self.rows[row], self.size, rng, self.blend)
+        return sample, measure(View(sample.image, sample.rect))
+
+
 def compute(
     folder: Path,
     name: str,
@@ -45,35 +62,33 @@ def compute(
     blend: float,
     seed: int,
     batch: int = 32,
+    workers: int = 2,
 ) -> tuple[np.ndarray, list[FeatureRow]]:
     """(float16 (N, 2, 1 + 49, C), rows), N = len(rows) * len(variants), variant by variant.
 
     Stored as folder/name.npy and folder/name.jsonl; a killed run goes on behind the last whole batch.
-    """  # fmt: skip
+    """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(v, i) for v in variants for i in range(len(rows))]
     shape = (len(jobs), 2, 1 + 49, tower.config.hidden_size)
     array_file, rows_file = folder / f"{name}.npy", folder / f"{name}.jsonl"
-    done = list(read_jsonl(rows_file, FeatureRow)) if rows_file.exists() and array_file.exists() else []
+    done = resume_jsonl(rows_file, FeatureRow, batch) if array_file.exists() else []
     array = np.lib.format.open_memmap(array_file, "r+" if done else "w+", np.float16, None if done else shape)
     if array.shape != shape:
         raise InputError(f"{array_file}: made for other settings; remove it and {rows_file.name}")
+    rest = _Samples(root, rows, jobs[len(done) :], tower.config.image_size, blend, seed)
+    loader = DataLoader(rest, batch_size=batch, num_workers=workers, collate_fn=list)
     with rows_file.open("a" if done else "w", encoding="utf-8") as file, torch.inference_mode():
-        for start in range(len(done), len(jobs), batch):
-            part = jobs[start : start + batch]
-            samples = [
-                train_sample(root, rows[i], tower.config.image_size, np.random.default_rng((seed, 2, v, i)), blend)
-                for v, i in part
-            ]
-            hidden = tower(pixel_tensor([s.image for s in samples])).hidden_states
+        for part in loader:
+            start = len(done)
+            hidden = tower(pixel_tensor([sample.image for sample, _ in part])).hidden_states
             array[start : start + len(part)] = torch.stack(hidden, 1).half().numpy()
             array.flush()
             scores = heads.forgery_logit(hidden).sigmoid().tolist()
-            for (variant, i), sample, score in zip(part, samples, scores, strict=True):
+            for (variant, i), (sample, evidence), score in zip(jobs[start:], part, scores, strict=False):
                 found = FeatureRow(
                     image=rows[i].path, sha256=rows[i].sha256, variant=variant, label=sample.label,
-                    forgery_type=sample.forgery_type, regions=rows[i].regions,
-                    evidence=measure(View(sample.image, sample.rect)), tower_score=score,
+                    forgery_type=sample.forgery_type, regions=rows[i].regions, evidence=evidence, tower_score=score,
                 )  # fmt: skip
                 done.append(found)
                 file.write(found.model_dump_json() + "\n")

@@ -92,6 +92,7 @@ class Mllm:
         eos = self.tokenizer.eos_token_id
         written: list[list[int]] = [[] for _ in range(rows)]
         alive = list(range(rows))
+        ended: set[int] = set()
         state = self.constraint.start(rows) if self.constraint else None
         limit = self.constraint.max_new_tokens if self.constraint else self.max_new_tokens
         for _ in range(limit):
@@ -103,9 +104,11 @@ class Mllm:
                 self.constraint.advance(state, tokens)
             chosen = tokens.tolist()
             for row, token in zip(alive, chosen, strict=True):
-                if token != eos:
+                if token == eos:
+                    ended.add(row)
+                elif row not in ended:
                     written[row].append(token)
-            going = [place for place, token in enumerate(chosen) if token != eos]
+            going = [place for place, row in enumerate(alive) if row not in ended]
             if not going:
                 break
             # Finished rows leave the batch once they are many; a row's own result does not depend on the others.

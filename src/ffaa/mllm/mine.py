@@ -12,7 +12,7 @@ import torch
 from ffaa.errors import InputError
 from ffaa.mllm.generate import QUESTIONS, Mllm, assign_roles
 from ffaa.types import Answer, Label, Record, UnparsedAnswer
-from ffaa.vqa.conversation import read_jsonl
+from ffaa.vqa.conversation import resume_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def mine(
     leaked = tuned_on & {f.sha256 for f in faces}
     if leaked:
         raise InputError(f"{len(leaked)} images to mine were used to tune the MLLM, e.g. {min(leaked)}; split them")
-    done = list(read_jsonl(out, Mined)) if out.exists() else []
+    done = resume_jsonl(out, Mined, batch)
     with out.open("a", encoding="utf-8") as file:
         for start in range(len(done), len(faces), batch):
             part = range(start, min(start + batch, len(faces)))

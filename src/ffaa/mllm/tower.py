@@ -177,18 +177,17 @@ def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> No
     inner = {"_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1",
              "_project_conv": "project.0", "_bn2": "project.1"}  # fmt: skip
     places = [(s, i) for s, stage in enumerate(STAGES) for i in range(stage[-1])]
+    # a block without expansion numbers its norms from the depthwise one, as the others do
+    names |= {
+        f"_blocks.{number}.{name}": f"stages.{stage}.{block}.{own}"
+        for number, (stage, block) in enumerate(places)
+        for name, own in inner.items()
+    }
     renamed = {}
     for key, value in state.items():
-        part, _, rest = key.partition(".")
-        if part == "_fc":
-            continue
-        if part == "_blocks":
-            number, name, leaf = rest.split(".")
-            stage, block = places[int(number)]
-            # a block without expansion numbers its norms from the depthwise one, as the others do
-            renamed[f"stages.{stage}.{block}.{inner[name]}.{leaf}"] = value
-        else:
-            renamed[f"{names[part]}.{rest}"] = value
+        module, _, leaf = key.rpartition(".")
+        if module != "_fc":
+            renamed[f"{names.get(module, module)}.{leaf}"] = value
     own = {k for k in model.state_dict() if k.startswith(("stem.", "stages.", "head."))}
     if own != set(renamed):
         raise WeightsError(

@@ -153,6 +153,7 @@ def train_mllm(
         config = LoraConfig(r=args.lora.r, lora_alpha=args.lora.alpha, lora_dropout=args.lora.dropout,
                             target_modules="all-linear")  # fmt: skip
         model.model.language_model = get_peft_model(model.model.language_model, config)
+        model.lm_head.requires_grad_(False)
     projector = set(model.model.multi_modal_projector.parameters())
     groups = [
         {"params": list(projector), "lr": args.projector_lr},

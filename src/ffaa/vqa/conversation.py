@@ -58,3 +58,18 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
                 yield kind.model_validate_json(line)
             except ValidationError as error:
                 raise InputError(f"{path}:{number}: not a {kind.__name__} ({error.error_count()} errors)") from error
+
+
+def resume_jsonl(path: Path, kind: type[T], multiple: int = 1) -> list[T]:
+    """The records a killed run left in `path`, which is cut behind the last whole line and to a multiple of records.
+
+    A kill can tear the last line or stop inside a batch; what is cut is made again. Missing file: no records.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    lines = lines[: len(lines) // multiple * multiple]
+    size = sum(len(line) + 1 for line in lines)
+    with path.open("r+b") as file:
+        file.truncate(size)
+    return list(read_jsonl(path, kind))

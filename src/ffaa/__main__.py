@@ -1,0 +1,5 @@
+"""`python -m ffaa`."""
+
+from ffaa.cli.main import main
+
+raise SystemExit(main())

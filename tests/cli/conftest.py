@@ -1,0 +1,142 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffaa.cli.main import main
+from ffaa.data.images import load_photo
+from ffaa.errors import InputError
+from ffaa.types import (
+    Analysis,
+    Answer,
+    Box,
+    Crop,
+    Difficulty,
+    Face,
+    Failure,
+    ForgeryType,
+    Label,
+    Role,
+    Timings,
+    UnparsedAnswer,
+    Verdict,
+)
+
+
+def make_verdict(source, index=0, count=1, label=Label.FAKE, match=0.95, difficulty=Difficulty.EASY, **changes):
+    fake = label is Label.FAKE
+    kind = ForgeryType.ENTIRE_FACE_SYNTHESIS if fake else ForgeryType.REAL
+    answer = Answer(
+        role=Role.ANCHOR,
+        prompt="The image is a human face image. Is it real or fake? Why?",
+        raw="...",
+        description="A woman with brown hair looks into the camera. " * 3,
+        reasoning="The skin is smooth beyond what a camera gives, and the hair line is blurred.",
+        result=label,
+        probability=0.9,
+        forgery_type=kind,
+    )
+    unread = UnparsedAnswer(
+        role=Role.NEGATIVE, prompt="This is a real human face.", raw="?\x1b[31m", reason="no result"
+    )
+    values: dict = dict(  # noqa: C408
+        source=source,
+        face_index=index,
+        face_count=count,
+        box=Box(left=10, top=20, right=110, bottom=140),
+        crop=Crop(region=Box(left=0, top=10, right=120, bottom=150), padding=10, size=224),
+        detector="fake",
+        label=label,
+        forgery_type=kind,
+        match_score=match,
+        forgery_score=match if fake else 1 - match,
+        difficulty=difficulty,
+        description=answer.description,
+        reasoning=answer.reasoning,
+        answers=[answer, answer.model_copy(update={"role": Role.POSITIVE}), unread],
+        probabilities=[[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4], None],
+        match_scores=[match, match / 2, None],
+        chosen_index=0,
+        model="fake",
+        weights={},
+        versions={},
+        seed=0,
+        timings=Timings(),
+    )
+    return Verdict(**(values | changes))
+
+
+class FakeAssistant:
+    """The engine's interface. What it finds is told by the photo's name: 'two' faces, 'empty', 'hard' ..."""
+
+    made = None
+
+    def __init__(self, model="nano", device="auto", seed=0, min_face=40):
+        type(self).made = SimpleNamespace(model=model, device=device, seed=seed, min_face=min_face, heatmaps=[])
+
+    def analyze(self, photo, whole_image=False):
+        loaded = load_photo(photo)
+        source = loaded.source
+        if "crash" in source.path:
+            raise RuntimeError("something\nbroke")
+        if "interrupt" in source.path:
+            raise KeyboardInterrupt
+        if "empty" in source.path:
+            return Analysis(source, [], "no face found; is it a photo of a face?")
+        count = 2 if "two" in source.path else 1
+        options = {"difficulty": Difficulty.HARD} if "hard" in source.path else {}
+        if "weak" in source.path:
+            options["match"] = 0.55
+        if "real" in source.path:
+            options["label"] = Label.REAL
+        verdicts = [make_verdict(source, i, count, **options) for i in range(count)]
+        image = np.zeros((224, 224, 3), np.uint8)
+        return Analysis(source, verdicts, faces=[Face(image, v.box, v.crop) for v in verdicts])
+
+    def analyze_many(self, photos, whole_image=False):
+        for photo in photos:
+            try:
+                yield self.analyze(photo, whole_image)
+            except InputError as error:
+                yield Failure(path=photo, message=str(error))
+
+    def heatmap(self, face, verdict, with_text=True):
+        self.made.heatmaps.append((verdict.face_index, with_text))
+        return np.full((224, 224, 3), 200 if with_text else 100, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def assistant(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ffaa.assistant", SimpleNamespace(Assistant=FakeAssistant))
+    monkeypatch.setenv("FFAA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FFAA_DEBUG", raising=False)
+    FakeAssistant.made = None
+    return FakeAssistant
+
+
+@pytest.fixture
+def photo(tmp_path):
+    def write(name):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (200, 200), "gray").save(path)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line: code, stdout, stderr, and the lines of stdout as JSON."""
+
+    def call(*args):
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(
+            code=code, out=out, err=err, records=lambda: [json.loads(line) for line in out.splitlines()]
+        )
+
+    return call

@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ffaa.cli.main import main
+
+HEAVY = ("torch", "transformers", "cv2", "numpy", "PIL", "pydantic", "rich")
+
+
+def start(*args, **options):
+    code = "import sys; from ffaa.cli.main import main; sys.exit(main())"
+    return [sys.executable, "-c", code, *args]
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys; from ffaa.cli.main import main; assert main(['--help']) == 0; "
+        f"print([m for m in {('torch', 'transformers', 'cv2', 'numpy')} if m in sys.modules], file=sys.stderr)"
+    )
+    seconds = []
+    for _ in range(3):  # the machine may be busy: the best of three counts
+        begin = time.perf_counter()
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - begin)
+    assert process.stderr == "[]\n"
+    assert all(verb in process.stdout for verb in ("analyze", "schema", "weights", "doctor"))
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("verb", [["analyze"], ["schema"], ["doctor"], ["weights"], ["weights", "import"]])
+def test_every_verb_has_help(run, verb):
+    result = run(*verb, "--help")
+    assert result.code == 0
+    assert "Usage: ffaa" in result.out
+
+
+def test_no_verb_shows_the_help(run):
+    result = run()
+    assert result.code == 2
+    assert "analyze" in result.out + result.err
+
+
+def test_unknown_verb(run):
+    result = run("analyse")
+    assert result.code == 2
+    assert "analyse" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_unexpected_errors_are_one_line(run, photo, monkeypatch):
+    result = run("analyze", photo("crash.png"))
+    assert result.code == 1
+    (line,) = result.err.splitlines()
+    assert line.startswith("ffaa: unexpected RuntimeError: something broke")
+    assert "FFAA_DEBUG=1" in line
+    monkeypatch.setenv("FFAA_DEBUG", "1")
+    assert "Traceback" in run("analyze", photo("crash.png")).err
+
+
+def test_interrupt(run, photo):
+    assert run("analyze", photo("interrupt.png")).code == 130
+
+
+def test_errors_of_ours_keep_their_exit_code(run):
+    result = run("weights", "verify", "unknown")
+    assert result.code == 2
+    assert result.err.startswith("ffaa: unknown model 'unknown'")
+    result = run("weights", "verify", "ffaa-mistral-7b")
+    assert result.code == 1
+
+
+def test_errors_are_red_only_in_a_terminal(run, monkeypatch):
+    assert "\x1b" not in run("weights", "verify", "unknown").err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert run("weights", "verify", "unknown").err.startswith("\x1b[31mffaa: ")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in run("weights", "verify", "unknown").err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_closed_pipe_is_quiet():
+    process = subprocess.Popen(start("schema"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    error = process.stderr.read()
+    process.wait()
+    process.stderr.close()
+    assert error == b""
+
+
+def test_main_returns_a_code():
+    assert main(["schema"]) == 0

@@ -1,0 +1,283 @@
+"""Photos, a manifest, and a whole tiny model made by the real stages: the CI twin of recipes/nano.yaml.
+
+No wheel, no download: the EfficientNet and the text encoder are random and made here.
+"""
+
+import csv
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from ffaa.assistant import Assistant
+from ffaa.data.forge.self_blend import self_blend
+from ffaa.data.manifest import SCHEMA
+from ffaa.evidence.measure import MEASURES
+from ffaa.mllm import nano
+from ffaa.mllm.answer import format_answer
+from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, pixel_tensor
+from ffaa.recipe import Recipe
+from ffaa.stages import Stages
+from ffaa.types import ForgeryType, Label
+
+# Face boxes (left, top, right, bottom) of the two public-domain portraits, with room around.
+HOPPER_FRAME, ASTRONAUT_FRAME = (90, 60, 450, 420), (130, 20, 330, 220)
+SPLITS = {"train": 26, "val": 6, "test": 4, "bench": 8}
+
+
+@pytest.fixture(scope="session")
+def hopper():
+    """uint8 RGB (600, 512, 3), one face."""
+    path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    pixels = np.array(Image.open(path).convert("RGB"))
+    pixels.flags.writeable = False
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """uint8 RGB (512, 512, 3), one face."""
+    pixels = skimage.data.astronaut()
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _portrait(photo, frame, rng):
+    left, top, right, bottom = frame
+    shift = rng.integers(-12, 13, 2)
+    part = photo[top + shift[1] : bottom + shift[1], left + shift[0] : right + shift[0]]
+    part = cv2.resize(part, (144, 144), interpolation=cv2.INTER_AREA).astype(np.float32)
+    part = part * rng.uniform(0.75, 1.25) + rng.uniform(-15, 15, 3).astype(np.float32)
+    part = np.clip(part, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(part[:, ::-1]) if rng.random() < 0.5 else part
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tmp_path_factory, hopper, astronaut):
+    """A folder with manifest.csv and 44 JPEGs of 144 x 144 px; half of every split and set is self-blended ('fake')."""
+    root = tmp_path_factory.mktemp("tiny-data")
+    (root / "photos").mkdir()
+    rows = []
+    for split, count in SPLITS.items():
+        for i in range(count):
+            rng = np.random.default_rng((7, len(rows)))
+            photo, frame = ((hopper, HOPPER_FRAME), (astronaut, ASTRONAUT_FRAME))[i // 2 % 2]
+            pixels, fake = _portrait(photo, frame, rng), i % 2 == 1
+            if fake:
+                pixels = self_blend(pixels, rng)[0]
+            path = root / "photos" / f"{split}-{i}.jpg"
+            Image.fromarray(pixels).save(path, quality=92)
+            rows.append(
+                {
+                    "path": f"photos/{path.name}",
+                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    "label": "fake" if fake else "real",
+                    "forgery_type": "identity_exchange" if fake else "real",
+                    "method": "self_blend" if fake else "",
+                    "dataset": "tiny",
+                    "split": split,
+                    "bench": f"set {i // 4 + 1}" if split == "bench" else "",
+                    "group": f"{split}-{i // 2}",
+                    "regions": "mouth;left_eye" if fake and i % 4 == 1 else "",
+                    "width": pixels.shape[1],
+                    "height": pixels.shape[0],
+                }
+            )
+    with (root / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, SCHEMA.names[:12])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def _recipe(**changes):
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "data": {"held": 0.3},
+            "tower": {"epochs": 1, "batch": 4, "workers": 0, "bf16": False},
+            "body": {"vocab_size": 600, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 4,
+                     "kv_heads": 2},
+            "mllm": {"epochs": 1, "batch": 4, "lr": 3e-3, "projector_lr": 3e-3, "lora": None, "bf16": False},
+            "mined_variants": 1,
+            "mids": {"epochs": 1, "batch": 12, "lr": 1e-3, "keep_easy": True},
+        }
+        | changes
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    return _recipe()
+
+
+@pytest.fixture(scope="session")
+def make_tiny_recipe():
+    """tiny_recipe with whole sections replaced."""
+    return _recipe
+
+
+@pytest.fixture(scope="session")
+def lite0_state():
+    """A random state dict with the names and shapes of the published EfficientNet-Lite0."""
+    from ffaa.mllm.tower import STAGES
+
+    torch.manual_seed(3)
+    state = {}
+
+    def conv(name, out, inner, kernel):
+        state[f"{name}.weight"] = torch.randn(out, inner, kernel, kernel) * (2 / (out * kernel * kernel)) ** 0.5
+
+    def norm(name, width):
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.ones(width), torch.zeros(width)
+        state[f"{name}.running_mean"], state[f"{name}.running_var"] = torch.zeros(width), torch.ones(width)
+        state[f"{name}.num_batches_tracked"] = torch.tensor(0)
+
+    conv("_conv_stem", 32, 3, 3)
+    norm("_bn0", 32)
+    width, number = 32, 0
+    for expansion, kernel, _, out, repeats in STAGES:
+        for _ in range(repeats):
+            block, inner = f"_blocks.{number}", width * expansion
+            if expansion > 1:
+                conv(f"{block}._expand_conv", inner, width, 1)
+                norm(f"{block}._bn0", inner)
+            conv(f"{block}._depthwise_conv", inner, 1, kernel)
+            norm(f"{block}._bn1", inner)
+            conv(f"{block}._project_conv", out, inner, 1)
+            norm(f"{block}._bn2", out)
+            width, number = out, number + 1
+    conv("_conv_head", 1280, width, 1)
+    norm("_bn1", 1280)
+    state["_fc.weight"], state["_fc.bias"] = torch.zeros(1000, 1280), torch.zeros(1000)
+    return state
+
+
+def _text_encoder(folder):
+    """A random one-layer BERT of width 32 that reads characters."""
+    torch.manual_seed(4)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(chr, range(33, 127)), *(f"##{chr(c)}" for c in range(33, 127))]
+    tokenizer = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_parts(tmp_path_factory, lite0_state):
+    """Name of a part -> a folder that stands for its wheel."""
+    folder = tmp_path_factory.mktemp("tiny-parts")
+    lite0 = folder / "efficientnet-lite0"
+    lite0.mkdir()
+    torch.save(lite0_state, lite0 / "lite0.pth")
+    _text_encoder(folder / "minilm-l6")
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def use_tiny_parts(monkeypatch, tiny_parts):
+    """For this test, ffaa.weights finds the tiny parts."""
+    monkeypatch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_manifest, tiny_recipe, tiny_parts):
+    """The whole recipe, once: .model (packed folder), .folder (run folder), .stages, .data, .recipe."""
+    out, folder = tmp_path_factory.mktemp("tiny-model"), tmp_path_factory.mktemp("tiny-run")
+    stages = Stages(tiny_recipe, tiny_manifest, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
+        stages.pack(out)
+    return SimpleNamespace(model=out, folder=folder, stages=stages, data=tiny_manifest, recipe=tiny_recipe)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_run):
+    """The packed model folder; to load it, a test also needs `use_tiny_parts`."""
+    return tiny_run.model
+
+
+@pytest.fixture(scope="session")
+def tiny_assistant(tiny_model, tiny_parts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
+        return Assistant(tiny_model, device="cpu")
+
+
+# --- a random nano, without any training -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """nano's tokenizer, trained on a handful of answers and on the questions."""
+    answers = [
+        " " + format_answer(f"A face {n} in soft light.", f"The cheeks are smooth {n}.", label, n / 40, kind)
+        for n in range(40)
+        for label, kind in ((Label.REAL, ForgeryType.REAL), (Label.FAKE, ForgeryType.IDENTITY_EXCHANGE))
+    ]
+    questions = [*ANCHOR_PROMPTS, *(hypothesis_prompt(label) for label in Label)]
+    return nano.train_tokenizer(answers + [TEMPLATES["nano"].prompt(q) for q in questions], 500)
+
+
+@pytest.fixture(scope="session")
+def tiny_crops(hopper, astronaut):
+    """Six different uint8 RGB (224, 224, 3) faces."""
+    rng = np.random.default_rng(11)
+    frames = [(hopper, HOPPER_FRAME), (astronaut, ASTRONAUT_FRAME)] * 3
+    return [cv2.resize(_portrait(photo, frame, rng), (224, 224)) for photo, frame in frames]
+
+
+@pytest.fixture(scope="session")
+def tiny_tower(tiny_crops):
+    """A random tower of width 32 whose batch norms have seen the crops, in eval mode. Shared: do not change it."""
+    torch.manual_seed(5)
+    tower = ForensicVisionModel(ForensicVisionConfig(hidden_size=32))
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # a plain mean
+    with torch.no_grad():
+        tower(pixel_tensor(tiny_crops))
+    return tower.eval()
+
+
+@pytest.fixture(scope="session")
+def make_llava(tiny_tokenizer, tiny_tower):
+    """Builds a nano with random weights large enough that answers depend on image and question."""
+
+    def make(layers=2, scale=0.35, seed=6):
+        torch.manual_seed(seed)
+        args = nano.BodyArgs(hidden_size=32, intermediate_size=48, layers=layers, heads=4, kv_heads=2)
+        model = nano.build(args, tiny_tokenizer, tiny_tower).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "vision_tower" not in name:
+                    parameter.normal_(0, scale)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def measured_words():
+    """index -> {measure: word}, another combination for every index."""
+    return lambda i: {
+        name: m.words[(i + place) % len(m.words)] for place, (name, m) in enumerate(MEASURES.items())
+    }

@@ -110,7 +110,7 @@ class Run:
     ) -> None:
         """Run `work` unless all outputs exist for the same inputs.
 
-        unfinished: files and folders from which a killed `work` goes on; removed first when they belong to other inputs.
+        unfinished: what a killed `work` goes on from; removed first when it belongs to other inputs.
         """
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
         if self._done.get(name) == digest and all((self.folder / o).exists() for o in outputs):

@@ -60,8 +60,11 @@ class Stages:
     def faces(self) -> None:
         """Find the face of every photo."""
         inputs = {"csv": weights.sha256(self.csv), "data": self.recipe.data.limit}
-        self.run.stage("faces", inputs, ["faces.parquet"],
-                       lambda: _ignore(build.build(self.csv, self.folder / "faces.parquet", self.recipe.data.limit)))  # fmt: skip
+
+        def work() -> None:
+            build.build(self.csv, self.folder / "faces.parquet", self.recipe.data.limit)
+
+        self.run.stage("faces", inputs, ["faces.parquet"], work)
 
     def tower(self) -> None:
         """Train the vision tower."""
@@ -203,7 +206,8 @@ class Stages:
         card = weights.ModelConfig(
             name=self.recipe.name, template=self.template.name, image_size=224, constrained=True,
             heads="heads.safetensors", text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
-            temperature=figures["temperature"], licence="Apache-2.0", card="card.md" if (out / "card.md").exists() else None,
+            temperature=figures["temperature"], licence="Apache-2.0",
+            card="card.md" if (out / "card.md").exists() else None,
             trained_on=sorted({r.dataset for r in self.rows if r.split == "train"}),
             files={str(f.relative_to(out)): weights.sha256(f) for f in sorted(out.rglob("*"))
                    if f.is_file() and f.name != weights.MODEL_FILE},
@@ -214,7 +218,3 @@ class Stages:
         hashes = {name: weights.sha256(self.folder / name) for name in files}
         plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
         return {"seed": self.recipe.seed, **hashes, **plain}
-
-
-def _ignore(_: object) -> None:
-    """Drop a result: a stage's outcome is what it wrote."""

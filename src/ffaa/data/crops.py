@@ -108,7 +108,7 @@ def train_sample(root: Path, row: Row, size: int, rng: np.random.Generator, blen
         left, right = size - right, size - left
     transform = augmentation(size)
     transform.set_random_seed(int(rng.integers(2**31)))
-    cells = np.full((7, 7), -1, np.float32)
+    cells: np.ndarray = np.full((7, 7), -1, np.float32)
     if mask is None:
         image = transform(image=np.ascontiguousarray(face))["image"]
     else:

@@ -85,7 +85,7 @@ def train_mids(
     val: tuple[np.ndarray, Sequence[Mined]],
     seed: int,
 ) -> dict[str, Any]:
-    """Train in place; keeps the epoch with the best validation ACC. Returns history, class counts and temperature."""  # fmt: skip
+    """Train in place; keeps the epoch with the best validation ACC. Returns history, counts and temperature."""
     torch.manual_seed(seed)
     features, mined = train
     usable = [m for m in mined if None not in m.results]

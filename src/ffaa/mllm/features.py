@@ -16,29 +16,23 @@ from ffaa.errors import InputError
 from ffaa.evidence.measure import View, measure
 from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
 from ffaa.mllm.tower_heads import TowerHeads
-from ffaa.types import Evidence, ForgeryType, Label, Record
+from ffaa.types import Evidence
 from ffaa.vqa.conversation import read_jsonl, resume_jsonl
+from ffaa.vqa.generate import MeasuredFace
 
 log = logging.getLogger(__name__)
 
 
-class FeatureRow(Record):
+class FeatureRow(MeasuredFace):
     """What belongs to row i of the feature array. A self-blended real photo carries its new label and type."""
-
-    image: str
-    sha256: str
-    variant: int
-    label: Label
-    forgery_type: ForgeryType
-    regions: tuple[str, ...]
-    evidence: list[Evidence]
-    tower_score: float
 
 
 class _Samples(Dataset):
     """Augmented crops with their evidence; which augmentation follows from (seed, variant, row) alone."""
 
-    def __init__(self, root: Path, rows: Sequence[Row], jobs: list[tuple[int, int]], size: int, blend: float, seed: int):
+    def __init__(
+        self, root: Path, rows: Sequence[Row], jobs: list[tuple[int, int]], size: int, blend: float, seed: int
+    ):
         self.root, self.rows, self.jobs, self.size, self.blend, self.seed = root, rows, jobs, size, blend, seed
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
 from ffaa.mllm.answer import parse_answer
@@ -45,8 +45,13 @@ class Mllm:
         return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
 
     def _embed(self, ids: list[int], rows: int) -> Tensor:
-        device = self.model.get_input_embeddings().weight.device
-        return self.model.get_input_embeddings()(torch.tensor([ids], device=device).long()).expand(rows, -1, -1)
+        embed = self._embedding()
+        return embed(torch.tensor([ids], device=embed.weight.device).long()).expand(rows, -1, -1)
+
+    def _embedding(self) -> nn.Embedding:
+        embed = self.model.get_input_embeddings()
+        assert isinstance(embed, nn.Embedding)
+        return embed
 
     @torch.inference_mode()
     def generate(
@@ -64,7 +69,7 @@ class Mllm:
         words = [self._ids(self.template.measured(m)) for m in measured]
         if len({len(w) for w in words}) > 1:
             raise ValueError("measured words differ in number between images; measure the same quantities on all")
-        embed = self.model.get_input_embeddings()
+        embed = self._embedding()
         behind = torch.tensor(words, device=features.device).long().reshape(count, -1)
         prefix = torch.cat([self._embed(start, count), features.to(embed.weight.dtype), embed(behind)], 1)
         body = self.model.model.language_model

@@ -56,16 +56,16 @@ def build(
     args: BodyArgs, tokenizer: PreTrainedTokenizerFast, tower: ForensicVisionModel
 ) -> LlavaForConditionalGeneration:
     """LLaVA with this tower and a new body; 1 + 49 image tokens, the pooled vector first."""
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("pad", PAD), ("bos", BOS), ("eos", EOS))}
+    pad, bos, eos, image = (int(tokenizer.get_vocab()[token]) for token in (PAD, BOS, EOS, IMAGE))
     text = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=args.hidden_size, intermediate_size=args.intermediate_size,
         num_hidden_layers=args.layers, num_attention_heads=args.heads, num_key_value_heads=args.kv_heads,
-        max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=ids["pad"], bos_token_id=ids["bos"],
-        eos_token_id=ids["eos"],
+        max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=pad, bos_token_id=bos,
+        eos_token_id=eos,
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=ForensicVisionConfig(**tower.config.to_dict()), text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE), image_seq_length=50, vision_feature_layer=-1,
+        image_token_index=image, image_seq_length=50, vision_feature_layer=-1,
         vision_feature_select_strategy="full", tie_word_embeddings=True,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)

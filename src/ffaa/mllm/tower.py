@@ -8,6 +8,7 @@ Sources: EfficientNet-Lite (Tan & Le 2019; SiLU and squeeze-excite replaced by R
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class ForensicVisionConfig(PretrainedConfig):
 
     model_type = "ffaa_forensic_vision"
 
-    def __init__(self, image_size: int = 224, hidden_size: int = 384, **kwargs):
+    def __init__(self, image_size: int = 224, hidden_size: int = 384, **kwargs: Any) -> None:
         self.image_size = image_size
         self.hidden_size = hidden_size
         self.patch_size = image_size // GRID
@@ -148,7 +149,7 @@ class ForensicVisionModel(PreTrainedModel):
         return torch.cat([previous, residual], 1), torch.cat([self.head(x), residual], 1)
 
     def forward(
-        self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_
+        self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_: Any
     ) -> BaseModelOutputWithPooling:
         previous, last = self.trunk(pixel_values)
         layers = []
@@ -191,7 +192,8 @@ def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> No
     own = {k for k in model.state_dict() if k.startswith(("stem.", "stages.", "head."))}
     if own != set(renamed):
         raise WeightsError(
-            f"EfficientNet-Lite0 weights do not fit: missing {sorted(own - set(renamed))}, unexpected {sorted(set(renamed) - own)}"
+            f"EfficientNet-Lite0 weights do not fit: missing {sorted(own - set(renamed))}, "
+            f"unexpected {sorted(set(renamed) - own)}; get the file again"
         )
     model.load_state_dict({**model.state_dict(), **renamed})
 

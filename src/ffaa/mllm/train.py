@@ -108,7 +108,9 @@ def collate(pad: int, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
 class MllmTrainer(Trainer):
     """Trainer that puts projected, precomputed tower features where the image tokens stand."""
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         loss = answer_loss(model, inputs)
         return (loss, {"loss": loss}) if return_outputs else loss
 

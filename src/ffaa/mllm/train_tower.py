@@ -51,7 +51,7 @@ class _Samples(Dataset):
     def __len__(self) -> int:
         return self.total
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, float, int, np.ndarray]:
         epoch, place = divmod(index, len(self.rows))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
         rng = np.random.default_rng((self.seed, 1, index))
@@ -59,12 +59,11 @@ class _Samples(Dataset):
         return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
 
 
-def _collate(batch):
+def _collate(batch: list[tuple[np.ndarray, float, int, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     images, fake, kind, mask = zip(*batch, strict=True)
     return pixel_tensor(list(images)), torch.tensor(fake), torch.tensor(kind), torch.from_numpy(np.stack(mask))
 
 
-@torch.no_grad()
 def tower_scores(
     tower: ForensicVisionModel, heads: TowerHeads, root: Path, rows: list[Row], batch: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -74,9 +73,10 @@ def tower_scores(
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         pixels = pixel_tensor([plain_face(read_photo(root, r), r, tower.config.image_size).image for r in part])
-        hidden = tower(pixels).hidden_states
-        scores.append(heads.forgery_logit(hidden).sigmoid().numpy())
-        kinds.append(heads.kind(hidden[1][:, 0]).argmax(1).numpy())
+        with torch.inference_mode():
+            hidden = tower(pixels).hidden_states
+            scores.append(heads.forgery_logit(hidden).sigmoid().numpy())
+            kinds.append(heads.kind(hidden[1][:, 0]).argmax(1).numpy())
     return np.concatenate(scores), np.concatenate(kinds)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 
-from ffaa.types import Evidence, ForgeryType, Label
+from ffaa.types import Evidence, ForgeryType, Label, Record
 from ffaa.vqa.conversation import Conversation
 from ffaa.vqa.grounded import NAME, phrases, write_answer
 from ffaa.vqa.hypothesis import draw_hypothesis
 
 
-class Measured(Protocol):
+class MeasuredFace(Record):
     """What a teacher needs of a face: its manifest fields, the evidence, and how sure the tower is (0..1, fake)."""
 
     image: str
@@ -34,7 +33,7 @@ def stated_probability(tower_score: float, label: Label, temperature: float) -> 
 
 
 def conversations(
-    faces: Sequence[Measured], ask: dict[Label, str], temperature: float, resist: float, contrary: float, seed: int
+    faces: Sequence[MeasuredFace], ask: dict[Label, str], temperature: float, resist: float, contrary: float, seed: int
 ) -> Iterator[Conversation]:
     """One conversation per face. ask: the hypothetical prompt for each hypothesis.
 

@@ -45,7 +45,7 @@ def write_answer(
     probability: float,
     rng: np.random.Generator,
 ) -> tuple[str, str, list[str]]:
-    """(description, reasoning, what each sentence rests on: 'crop', 'evidence:NAME', 'manifest:FIELD', 'probability')."""
+    """(description, reasoning, links: per sentence 'crop', 'evidence:NAME', 'manifest:FIELD' or 'probability')."""
     words = {e.name: e.word for e in evidence}
     text = phrases()
     links: list[str] = []

@@ -91,7 +91,7 @@ def train_tower(
     torch.manual_seed(seed)
     tower = ForensicVisionModel(ForensicVisionConfig())
     load_imagenet(tower, imagenet)
-    tower = tower.to(memory_format=torch.channels_last)
+    tower = tower.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     heads = TowerHeads(tower.config.hidden_size)
     train = [r for r in rows if r.split == "train" and not held_for_mids(r, held)]
     val = [r for r in rows if r.split == "val"]

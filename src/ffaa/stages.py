@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer, LlavaForConditionalGeneration
 from ffaa import weights
 from ffaa.data import build, manifest
 from ffaa.data.manifest import Row, held_for_mids
+from ffaa.errors import InputError
 from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids.model import MIDS, MIDSConfig
 from ffaa.mids.tokens import AnswerTokens
@@ -59,6 +60,8 @@ class Stages:
 
     def faces(self) -> None:
         """Find the face of every photo."""
+        if not self.csv.is_file():
+            raise InputError(f"{self.csv}: no such manifest; --data names the folder that holds it")
         inputs = {"csv": weights.sha256(self.csv), "data": self.recipe.data.limit}
 
         def work() -> None:

@@ -1,0 +1,58 @@
+"""`ffaa train` and `ffaa bench`: wiring and errors; the stages themselves are tested in tests/test_stages.py."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+
+import pytest
+
+from ffaa.cli.main import main
+
+
+def test_an_unknown_recipe_is_bad_use(capsys, tmp_path):
+    assert main(["train", "all", str(tmp_path / "none.yaml"), "--data", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.strip().endswith("none.yaml: no such recipe")
+
+
+def test_an_unknown_key_names_the_nearest(capsys, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\nmllm: {epoch: 2}\n")
+    assert main(["train", "all", str(recipe), "--data", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "mllm.epoch" in error
+    assert "did you mean 'epochs'" in error
+
+
+def test_a_missing_manifest_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\n")
+    assert main(["train", "faces", str(recipe), "--data", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "manifest.csv: no such manifest" in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["train", "all", "r.yaml", "--data", "."], ["bench", "run", "r.yaml", "--data", ".", "--out", "o.json"]],
+)
+def test_a_missing_extra_is_named(capsys, monkeypatch, command):
+    real = builtins.__import__
+
+    def without_extra(name, *args, **kwargs):
+        if name.split(".")[0] in {"sklearn", "yaml", "pyarrow"} or name in {"ffaa.recipe", "ffaa.eval"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name="sklearn")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_extra)
+    assert main(command) == 1
+    assert "pip install 'ffaa[train]'" in capsys.readouterr().err
+
+
+def test_bench_table_refuses_another_file(capsys, tmp_path: Path):
+    other = tmp_path / "x.json"
+    other.write_text("{}")
+    assert main(["bench", "table", str(other)]) == 1
+    assert "not a result" in capsys.readouterr().err

@@ -100,7 +100,7 @@ class Stages:
             for name in FEATURE_SETS:
                 features.compute(
                     self.folder, name, tower, heads, self._root, self.part(name), range(variants[name]),
-                    0.0 if name == "val" else teach.blend, self.recipe.seed,
+                    0.0 if name == "val" else teach.blend, self.recipe.seed, workers=self.recipe.tower.workers,
                 )  # fmt: skip
 
         files = [f"{name}.{kind}" for name in FEATURE_SETS for kind in ("npy", "jsonl")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -39,7 +40,9 @@ def build(csv: Path, out: Path, limit: int | None = None, workers: int | None = 
             if seen[key] <= limit:
                 kept.append(row)
         rows = kept
-    with ProcessPoolExecutor(workers or os.cpu_count(), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # Spawned: in a forked process, setNumThreads can wait for ever for OpenCV's threads, which were not forked.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), spawn, cv2.setNumThreads, (1,)) as pool:
         found = []
         for row in pool.map(partial(with_face, csv.parent), rows, chunksize=32):
             found.append(row)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ffaa import __version__
 from ffaa.data.faces import MIN_FACE, DlibDetector, cut, detector, split_by_size, whole_image
 from ffaa.data.images import Photo, load_photo, shown
 from ffaa.engine import Engine, load_engine
@@ -69,7 +70,7 @@ class Assistant:
         self.seed, self.min_face = seed, min_face
         self._detector = detector(face_detector)
         self.engine: Engine = load_engine(model, choose_device(device))
-        self.versions = {name: version(name) for name in ("ffaa", "torch", "transformers", "numpy")}
+        self.versions = {"ffaa": __version__} | {name: version(name) for name in ("torch", "transformers", "numpy")}
 
     def analyze(self, photo: Any, whole_image: bool = False) -> Analysis:
         """All faces of one photo (path, PIL image, or uint8 RGB / grey array), largest first.

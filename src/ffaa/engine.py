@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5EncoderModel,
 )
+from transformers.utils import logging
 
 from ffaa import weights
 from ffaa.mids import checkpoint
@@ -84,6 +85,9 @@ class Engine:
 def load_engine(name: str | Path, device: torch.device) -> Engine:
     """Load a registered model or a model folder; every file's sha256 is checked, every key must fit."""
     folder = weights.load_folder(name)
+    # Its progress bars and remarks about layouts would stand between a user's verdicts.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     config = folder.config
     text_folder = folder.text_encoder()
     if config.layout == "published":

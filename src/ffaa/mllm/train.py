@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
@@ -114,6 +115,15 @@ class MllmTrainer(Trainer):
         loss = answer_loss(model, inputs)
         return (loss, {"loss": loss}) if return_outputs else loss
 
+    # transformers renames LLaVA's tensors when it saves, not when it resumes, and only warns of missing ones.
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / "model.safetensors"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_model(model or self.model, Path(resume_from_checkpoint) / "model.safetensors", strict=True)
+
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
         with torch.no_grad():
             return answer_loss(model, self._prepare_inputs(inputs)).detach(), None, None
@@ -156,10 +166,11 @@ def train_mllm(
                             target_modules="all-linear")  # fmt: skip
         model.model.language_model = get_peft_model(model.model.language_model, config)
         model.lm_head.requires_grad_(False)
-    projector = set(model.model.multi_modal_projector.parameters())
-    groups = [
-        {"params": list(projector), "lr": args.projector_lr},
-        {"params": [p for p in model.parameters() if p.requires_grad and p not in projector], "lr": args.lr},
+    projector = list(model.model.multi_modal_projector.parameters())
+    own = set(projector)
+    groups = [  # in a fixed order: an optimizer's state is found by place
+        {"params": projector, "lr": args.projector_lr},
+        {"params": [p for p in model.parameters() if p.requires_grad and p not in own], "lr": args.lr},
     ]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
     settings = TrainingArguments(

@@ -1,0 +1,195 @@
+"""A toy: the image features tell real from fake by their sign, the texts say nothing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from ffaa.errors import InputError
+from ffaa.mids import train as module
+from ffaa.mids.decide import decide
+from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.mids.tokens import AnswerTokens
+from ffaa.mids.train import MidsArgs, decisions, fit_temperature, image_pair, logits_of, train_mids
+from ffaa.mllm.answer import format_answer, parse_answer
+from ffaa.mllm.mine import Mined
+from ffaa.types import ForgeryType, Label, Role, UnparsedAnswer
+
+REAL, FAKE = Label.REAL, Label.FAKE
+ARGS = MidsArgs(epochs=3, batch=12, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def text_folder(tiny_parts):
+    return tiny_parts["minilm-l6"]
+
+
+@pytest.fixture(scope="module")
+def tokens(text_folder):
+    return AnswerTokens(AutoTokenizer.from_pretrained(text_folder), 64)
+
+
+@pytest.fixture
+def mids(text_folder):
+    torch.manual_seed(0)
+    text = AutoModel.from_pretrained(text_folder, add_pooling_layer=False).eval()
+    return MIDS(text, torch.nn.Linear(1, 1), MIDSConfig(dim=32, image_dim=8, unfreeze=0))
+
+
+def answer(label, role):
+    if label is None:
+        return UnparsedAnswer(role=role, prompt="q", raw="?", reason="none")
+    kind = ForgeryType.REAL if label is REAL else ForgeryType.IDENTITY_EXCHANGE
+    return parse_answer(format_answer("A face.", f"It seems {label}.", label, 0.8, kind), role, "q")
+
+
+def mined(row, label, results):
+    answers = [answer(r, role) for r, role in zip(results, Role, strict=True)]
+    return Mined(row=row, image=f"{row}.jpg", sha256=str(row), label=label, answers=answers)
+
+
+HARD = ((REAL, REAL, FAKE), (FAKE, FAKE, REAL), (REAL, FAKE, REAL))
+
+
+def toy(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = [(REAL, FAKE)[i % 2] for i in range(count)]
+    features = rng.normal(0, 0.3, (count, 2, 5, 8)).astype(np.float16)
+    features += np.array([1.0 if label is FAKE else -1.0 for label in labels])[:, None, None, None].astype(np.float16)
+    return features, [mined(i, label, HARD[i // 2 % 3]) for i, label in enumerate(labels)]
+
+
+@pytest.fixture(scope="module")
+def train():
+    return toy(36, 1)
+
+
+@pytest.fixture(scope="module")
+def val():
+    return toy(18, 2)
+
+
+def test_cached_features_are_put_in_the_order_of_mids():
+    features = np.arange(3 * 2 * 2 * 1, dtype=np.float16).reshape(3, 2, 2, 1)
+    last, previous = image_pair(features, [2, 0])
+    assert last.flatten().tolist() == [10, 11, 2, 3] and previous.flatten().tolist() == [8, 9, 0, 1]
+    assert last.dtype == torch.float32
+
+
+def test_learns_a_separable_toy(mids, tokens, train, val):
+    before = {k: v.clone() for k, v in mids.state_dict().items()}
+    figures = train_mids(ARGS, mids, tokens, train, val, 0)
+    assert figures["history"][-1]["val_acc"] == 1.0
+    assert figures["history"][-1]["loss"] < 0.5 * figures["history"][0]["loss"]
+    found = decisions(logits_of(mids, tokens, *val), val[1])
+    assert all(d.label is m.label for d, m in zip(found, val[1], strict=True))
+    assert all((d.forgery_score > 0.5) == (m.label is FAKE) for d, m in zip(found, val[1], strict=True))
+    assert figures["images"] == figures["images_mined"] == 36
+    # Eq. 3 over 36 images: 18 real with 10 or 11 'real' answers ...
+    results = [(m.label, r) for m in train[1] for r in m.results]
+    assert figures["classes"] == {
+        str(c): results.count(pair) for c, pair in enumerate([(REAL, REAL), (REAL, FAKE), (FAKE, REAL), (FAKE, FAKE)])
+    }
+    frozen = [k for k in before if k.startswith(("text_encoder", "image_encoder"))]
+    assert all(torch.equal(before[k], mids.state_dict()[k]) for k in frozen)
+
+
+def test_the_same_seed_gives_the_same_weights(mids, text_folder, tokens, train, val):
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        text = AutoModel.from_pretrained(text_folder, add_pooling_layer=False).eval()
+        model = MIDS(text, torch.nn.Linear(1, 1), MIDSConfig(dim=32, image_dim=8, unfreeze=0))
+        torch.manual_seed(99 + len(states))
+        train_mids(MidsArgs(epochs=1, batch=12), model, tokens, train, val, seed)
+        states.append(torch.cat([v.flatten() for v in model.trainable_state().values()]))
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+EASY = (FAKE, FAKE, FAKE)
+
+
+def test_easy_and_unparsed_images_are_left_out(mids, tokens, train, val, monkeypatch):
+    features, hard = train
+    mixed = [*hard[:6], mined(6, FAKE, EASY), mined(7, REAL, EASY), mined(8, REAL, (REAL, None, FAKE))]
+    seen = []
+    real = AnswerTokens.__call__
+    monkeypatch.setattr(AnswerTokens, "__call__", lambda self, a: seen.append(len(a)) or real(self, a))
+    args = MidsArgs(epochs=1, batch=48)
+    figures = train_mids(args, mids, tokens, (features, mixed), val, 0)
+    assert (figures["images"], figures["images_mined"]) == (6, 9)
+    assert seen[0] == 6 * 3
+    figures = train_mids(args.model_copy(update={"keep_easy": True}), mids, tokens, (features, mixed), val, 0)
+    assert figures["images"] == 8
+    assert sum(figures["classes"].values()) == 24
+
+
+def test_nothing_left_to_learn_from(mids, tokens, train, val):
+    only_easy = [mined(0, FAKE, EASY)]
+    with pytest.raises(InputError, match="keep_easy"):
+        train_mids(MidsArgs(), mids, tokens, (train[0], only_easy), val, 0)
+
+
+def test_keeps_the_epoch_with_the_best_validation_acc(mids, tokens, train, val, monkeypatch):
+    """The weights at the end are those behind epoch 2 of 3, whose ACC is made the highest."""
+    states, real = [], module.decisions
+
+    def judged(logits, mined_, temperature=1.0):
+        found = real(logits, mined_, temperature)
+        if len(states) < 3:
+            states.append({k: v.clone() for k, v in mids.trainable_state().items()})
+            right = [6, 12, 6][len(states) - 1]
+            found = [
+                decide([[0.97, 0.01, 0.01, 0.01]] if said is REAL else [[0.01, 0.01, 0.01, 0.97]], [said])
+                for said in [m.label if i < right else m.label.opposite for i, m in enumerate(mined_)]
+            ]
+        return found
+
+    monkeypatch.setattr(module, "decisions", judged)
+    figures = train_mids(ARGS, mids, tokens, train, val, 0)
+    assert [h["val_acc"] for h in figures["history"]] == pytest.approx([6 / 18, 12 / 18, 6 / 18])
+    end = mids.trainable_state()
+    assert all(torch.equal(end[k], states[1][k]) for k in end)
+    assert not all(torch.equal(end[k], states[2][k]) for k in end)
+
+
+def test_temperature_is_the_argmin_of_the_log_loss(val):
+    rng = np.random.default_rng(3)
+    logits = torch.from_numpy(rng.normal(0, 6, (18, 3, 4)))  # overconfident noise
+    found = fit_temperature(logits, val[1])
+
+    def log_loss(temperature):
+        total = 0.0
+        for row, m in zip(logits, val[1], strict=True):
+            score = decide((row / temperature).softmax(-1).numpy(), m.results).forgery_score
+            score = min(max(score, 1e-6), 1 - 1e-6)
+            total -= math.log(score if m.label is FAKE else 1 - score)
+        return total
+
+    grid = np.geomspace(0.5, 8, 41)
+    assert found == pytest.approx(min(grid, key=log_loss), abs=1e-3)
+    assert found > 1.5
+    assert log_loss(found) < log_loss(1.0)
+
+
+def test_sure_and_right_logits_get_the_lowest_temperature(val):
+    sure = torch.zeros(18, 3, 4)
+    for i, m in enumerate(val[1]):
+        sure[i, :, [0, 1] if m.label is REAL else [2, 3]] = 5.0
+    assert fit_temperature(sure, val[1]) == 0.5
+
+
+def test_decisions_divide_by_the_temperature(val):
+    logits = torch.randn(18, 3, 4, generator=torch.Generator().manual_seed(1))
+    plain, soft = decisions(logits, val[1]), decisions(logits, val[1], 4.0)
+    assert all(abs(s.forgery_score - 0.5) < abs(p.forgery_score - 0.5) for p, s in zip(plain, soft, strict=True))
+    want = decide((logits[3].double() / 4).softmax(-1).numpy(), val[1][3].results)
+    assert soft[3] == want
+
+
+def test_logits_do_not_depend_on_the_batch(mids, tokens, val):
+    one, many = (logits_of(mids, tokens, *val, batch=size) for size in (1, 16))
+    assert one.shape == (18, 3, 4)
+    assert torch.allclose(one, many, atol=1e-5)

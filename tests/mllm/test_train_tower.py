@@ -1,0 +1,145 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ffaa.data import manifest
+from ffaa.data.crops import plain_face, read_photo
+from ffaa.mllm import train_tower as module
+from ffaa.mllm.tower import pixel_tensor
+from ffaa.mllm.train_tower import TowerArgs, load_tower, tower_scores, train_tower
+
+ARGS = TowerArgs(epochs=2, batch=4, workers=0, bf16=False, save_every=2, blend=0.5)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_manifest):
+    """12 training photos (3 steps an epoch) and 4 for validation, without boxes."""
+    found = manifest.read_csv(tiny_manifest / "manifest.csv")
+    return [r for r in found if r.split == "train"][:12] + [r for r in found if r.split == "val"][:4]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_manifest, rows, lite0_state):
+    out = tmp_path_factory.mktemp("tower")
+    return out, train_tower(ARGS, rows, tiny_manifest, out, lite0_state, 0.0, 0)
+
+
+def test_writes_what_it_learnt(whole, lite0_state):
+    out, figures = whole
+    assert [h["epoch"] for h in figures["history"]] == [1, 2]
+    assert all(0 <= h[name] <= 1 for h in figures["history"] for name in ("val_auc", "val_acc", "val_type_acc"))
+    assert json.loads((out / "tower.json").read_text()) == {"history": figures["history"], "steps": 6, "seed": 0}
+    tower, heads = load_tower(out / "tower.safetensors")
+    assert not tower.training and not heads.training
+    assert not torch.equal(tower.stem[0].weight, lite0_state["_conv_stem.weight"])
+    assert torch.allclose(tower.stem[0].weight, lite0_state["_conv_stem.weight"], atol=0.1)  # that is where it began
+
+
+def test_keeps_the_epoch_with_the_best_auc(whole, rows, tiny_manifest):
+    out, figures = whole
+    tower, heads = load_tower(out / "tower.safetensors")
+    val = rows[12:]
+    scores, kinds = tower_scores(tower, heads, tiny_manifest, val)
+    assert scores.shape == kinds.shape == (4,)
+    best = max(figures["history"], key=lambda h: (h["val_auc"], h["epoch"]))
+    truth = np.array([r.label == "fake" for r in val])
+    assert ((scores > 0.5) == truth).mean() == pytest.approx(best["val_acc"])
+    with torch.no_grad():  # one by one, on the crop that `analyze` makes
+        pixels = pixel_tensor([plain_face(read_photo(tiny_manifest, val[1]), val[1], 224).image])
+        assert heads.forgery_logit(tower(pixels).hidden_states).sigmoid().item() == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_the_file_is_read_strictly(whole, tmp_path):
+    state = load_file(whole[0] / "tower.safetensors")
+    removed = dict(state)
+    del removed["heads.kind.bias"]
+    for changed in (removed, {**state, "heads.more": torch.zeros(1)}):
+        save_file(changed, tmp_path / "x.safetensors")
+        with pytest.raises(RuntimeError, match=r"heads\.(kind\.bias|more)"):
+            load_tower(tmp_path / "x.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("calls", [2, 6])  # behind the checkpoint of step 2; behind the first epoch and step 4
+def test_a_killed_run_ends_with_the_same_weights(
+    whole, rows, tiny_manifest, lite0_state, tmp_path, monkeypatch, calls
+):
+    read, sample = [], module.train_sample
+
+    def dying(*args, **kwargs):
+        if len(read) == calls * 4:
+            raise Killed
+        read.append(1)
+        return sample(*args, **kwargs)
+
+    monkeypatch.setattr(module, "train_sample", dying)
+    if calls == 6:
+        monkeypatch.setattr(module, "tower_scores", _dies_at_second_call(module.tower_scores))
+    with pytest.raises(Killed):
+        train_tower(ARGS, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    assert (tmp_path / "tower.state.pt").exists() and not (tmp_path / "tower.json").exists()
+    monkeypatch.undo()
+
+    resumed = []
+    monkeypatch.setattr(module, "train_sample", lambda *a, **k: resumed.append(1) or sample(*a, **k))
+    figures = train_tower(ARGS, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    assert len(resumed) == (6 - (2 if calls == 2 else 4)) * 4
+    want, found = (load_file(folder / "tower.safetensors") for folder in (whole[0], tmp_path))
+    assert figures == whole[1]
+    assert want.keys() == found.keys()
+    assert all(torch.equal(want[k], found[k]) for k in want)
+    final = [torch.load(f / "tower.state.pt", weights_only=True)["model"] for f in (whole[0], tmp_path)]
+    assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
+
+
+def _dies_at_second_call(function):
+    calls = []
+
+    def call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_doubled_collections_are_drawn_twice(rows, tiny_manifest, lite0_state, tmp_path, monkeypatch):
+    drawn = []
+
+    def note(root, row, *args):
+        drawn.append(row)
+        raise Killed
+
+    monkeypatch.setattr(module, "train_sample", note)
+    seen = {}
+
+    class Samples(module._Samples):
+        def __init__(self, *args):
+            super().__init__(*args)
+            seen["rows"], seen["total"] = self.rows, self.total
+
+    monkeypatch.setattr(module, "_Samples", Samples)
+    args = ARGS.model_copy(update={"double": ["tiny"]})
+    with pytest.raises(Killed):
+        train_tower(args, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    assert len(seen["rows"]) == 6 * 2 + 6  # reals twice, fakes once
+    assert seen["total"] == 2 * (18 // 4) * 4
+
+
+def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, monkeypatch):
+    drawn = []
+    real = module.train_sample
+    monkeypatch.setattr(module, "train_sample", lambda root, row, *a: drawn.append(row.path) or real(root, row, *a))
+    data = module._Samples(tiny_manifest, rows[:6], [1] * 6, 64, 0.0, 0, 12)
+    first = [data[i] for i in range(12)]
+    assert sorted(drawn[:6]) == sorted(drawn[6:]) == sorted(r.path for r in rows[:6])
+    assert drawn[:6] != drawn[6:]
+    again = data[7]  # whatever was read before
+    assert np.array_equal(again[0], first[7][0]) and np.array_equal(again[3], first[7][3])

@@ -278,6 +278,4 @@ def make_llava(tiny_tokenizer, tiny_tower):
 @pytest.fixture(scope="session")
 def measured_words():
     """index -> {measure: word}, another combination for every index."""
-    return lambda i: {
-        name: m.words[(i + place) % len(m.words)] for place, (name, m) in enumerate(MEASURES.items())
-    }
+    return lambda i: {name: m.words[(i + place) % len(m.words)] for place, (name, m) in enumerate(MEASURES.items())}

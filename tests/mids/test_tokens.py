@@ -23,7 +23,8 @@ def answer(label, description="A face.", reasoning="Smooth cheeks.", probability
 def test_the_result_is_masked(tokenizer):
     """The same two texts with another result, probability and type are the same input."""
     ids, mask = AnswerTokens(tokenizer, 200)([answer(Label.REAL, probability=0.9), answer(Label.FAKE)])
-    assert ids[0].tolist() == ids[1].tolist() and mask.min() == 1
+    assert ids[0].tolist() == ids[1].tolist()
+    assert mask.min() == 1
     text = tokenizer.decode(ids[0]).replace(" ", "").replace("##", "")
     assert "imagedescription:aface.forgeryreasoning:smoothcheeks." in text
     for word in ("result", "real", "fake", "0.75", "probability", "exchange"):
@@ -34,7 +35,8 @@ def test_both_texts_are_read(tokenizer):
     tokens = AnswerTokens(tokenizer, 200)
     base, other, third = answer(Label.REAL), answer(Label.REAL, "A head."), answer(Label.REAL, reasoning="Rough skin.")
     rows = [tokens([a])[0][0].tolist() for a in (base, other, third)]
-    assert rows[0] != rows[1] and rows[0] != rows[2]
+    assert rows[0] != rows[1]
+    assert rows[0] != rows[2]
 
 
 def test_an_unparsed_answer_is_empty_text(tokenizer):

@@ -1,4 +1,4 @@
-"""A toy: the image features tell real from fake by their sign, the texts say nothing."""
+"""A toy: the image features tell real from fake by their sign, all three answers may be read too."""
 
 import math
 
@@ -74,7 +74,8 @@ def val():
 def test_cached_features_are_put_in_the_order_of_mids():
     features = np.arange(3 * 2 * 2 * 1, dtype=np.float16).reshape(3, 2, 2, 1)
     last, previous = image_pair(features, [2, 0])
-    assert last.flatten().tolist() == [10, 11, 2, 3] and previous.flatten().tolist() == [8, 9, 0, 1]
+    assert last.flatten().tolist() == [10, 11, 2, 3]
+    assert previous.flatten().tolist() == [8, 9, 0, 1]
     assert last.dtype == torch.float32
 
 
@@ -82,12 +83,12 @@ def test_learns_a_separable_toy(mids, tokens, train, val):
     before = {k: v.clone() for k, v in mids.state_dict().items()}
     figures = train_mids(ARGS, mids, tokens, train, val, 0)
     assert figures["history"][-1]["val_acc"] == 1.0
-    assert figures["history"][-1]["loss"] < 0.5 * figures["history"][0]["loss"]
+    assert figures["history"][-1]["loss"] < 0.8 * figures["history"][0]["loss"]  # ln 2 where the text is not read
     found = decisions(logits_of(mids, tokens, *val), val[1])
     assert all(d.label is m.label for d, m in zip(found, val[1], strict=True))
     assert all((d.forgery_score > 0.5) == (m.label is FAKE) for d, m in zip(found, val[1], strict=True))
     assert figures["images"] == figures["images_mined"] == 36
-    # Eq. 3 over 36 images: 18 real with 10 or 11 'real' answers ...
+    # Eq. 3, counted by hand
     results = [(m.label, r) for m in train[1] for r in m.results]
     assert figures["classes"] == {
         str(c): results.count(pair) for c, pair in enumerate([(REAL, REAL), (REAL, FAKE), (FAKE, REAL), (FAKE, FAKE)])
@@ -105,7 +106,8 @@ def test_the_same_seed_gives_the_same_weights(mids, text_folder, tokens, train, 
         torch.manual_seed(99 + len(states))
         train_mids(MidsArgs(epochs=1, batch=12), model, tokens, train, val, seed)
         states.append(torch.cat([v.flatten() for v in model.trainable_state().values()]))
-    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
 
 
 EASY = (FAKE, FAKE, FAKE)

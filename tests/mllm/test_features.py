@@ -43,7 +43,8 @@ def whole(compute, tmp_path_factory):
 
 def test_rows_belong_to_the_array(whole, rows, tiny_manifest, tiny_tower, heads):
     _, array, found = whole
-    assert array.shape == (10, 2, 50, 32) and array.dtype == np.float16
+    assert array.shape == (10, 2, 50, 32)
+    assert array.dtype == np.float16
     assert [(f.variant, f.image) for f in found] == [(v, r.path) for v in range(2) for r in rows]
     for place in (1, 7):
         f, row = found[place], rows[place % 5]
@@ -63,23 +64,26 @@ def test_variants_differ_and_a_blended_real_photo_is_fake(whole, rows):
     _, array, found = whole
     assert not np.array_equal(array[0], array[5])
     turned = [f for f, row in zip(found, [*rows, *rows], strict=True) if f.label is not row.label]
-    assert turned and all(f.label is Label.FAKE for f in turned)
+    assert turned
+    assert all(f.label is Label.FAKE for f in turned)
     assert all(f.forgery_type is ForgeryType.IDENTITY_EXCHANGE for f in turned)
 
 
 def test_load_gives_what_was_stored(whole):
     folder, array, found = whole
     loaded, again = features.load(folder, "tune")
-    assert np.array_equal(loaded, array) and again == found
+    assert np.array_equal(loaded, array)
+    assert again == found
 
 
 def check_same(folder, whole):
     loaded, found = features.load(folder, "tune")
-    assert np.array_equal(loaded, whole[1]) and found == whole[2]
+    assert np.array_equal(loaded, whole[1])
+    assert found == whole[2]
     assert (folder / "tune.jsonl").read_bytes() == (whole[0] / "tune.jsonl").read_bytes()
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -89,11 +93,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(compute, whole, tmp_path, monkey
     def dying(*args, **kwargs):
         calls.append(1)
         if len(calls) == 7:
-            raise Killed
+            raise KilledError
         return real(*args, **kwargs)
 
     monkeypatch.setattr(features, "train_sample", dying)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         compute(tmp_path)
     assert len((tmp_path / "tune.jsonl").read_text().splitlines()) == 4
     calls[:] = [0] * 10

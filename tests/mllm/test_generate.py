@@ -115,12 +115,16 @@ def test_image_encoded_once_and_shared_prefix_run_once(mllm, pixels, measured):
     split = [mllm.tokenizer(TEMPLATE.split(q)[1], add_special_tokens=False).input_ids for q in QUESTIONS]
     before = len(mllm.tokenizer(TEMPLATE.split("")[0], add_special_tokens=False).input_ids)
     prefix = 1 + before + 50 + len(measured[0])
-    assert shapes[0] == (4, prefix) and body[0] == 0  # once per image, not per question
+    assert shapes[0] == (4, prefix)
+    assert body[0] == 0
     longest = max(map(len, split))
-    assert shapes[1] == (12, longest) and body[1] == prefix
-    assert all(length == 1 for _, length in shapes[2:]) and body[2] == prefix + longest
+    assert shapes[1] == (12, longest)
+    assert body[1] == prefix
+    assert all(length == 1 for _, length in shapes[2:])
+    assert body[2] == prefix + longest
     rows = [rows for rows, _ in shapes[1:]]
-    assert rows == sorted(rows, reverse=True) and rows[-1] < 12  # finished rows leave the batch
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < 12
 
 
 def test_every_answer_parses(answers):
@@ -194,9 +198,13 @@ def test_positive_repeats_the_anchors_determination(label):
 
 def test_an_unreadable_anchor_is_counted_and_real_is_called_positive():
     anchor, positive, negative = assign_roles(["nonsense", text(Label.FAKE), "more nonsense"])
-    assert isinstance(anchor, UnparsedAnswer) and anchor.role is Role.ANCHOR
-    assert positive.prompt == QUESTIONS[1] and positive.result is Label.FAKE
-    assert isinstance(negative, UnparsedAnswer) and negative.role is Role.NEGATIVE and negative.prompt == QUESTIONS[2]
+    assert isinstance(anchor, UnparsedAnswer)
+    assert anchor.role is Role.ANCHOR
+    assert positive.prompt == QUESTIONS[1]
+    assert positive.result is Label.FAKE
+    assert isinstance(negative, UnparsedAnswer)
+    assert negative.role is Role.NEGATIVE
+    assert negative.prompt == QUESTIONS[2]
 
 
 def test_roles_carry_the_questions_that_were_asked():

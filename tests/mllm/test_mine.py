@@ -72,7 +72,7 @@ def test_three_answers_for_every_face(whole, mllm, array, faces):
     assert sorted(a.raw for a in found[6].answers) == sorted(raws)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -82,17 +82,18 @@ def test_a_killed_run_goes_on_and_ends_the_same(mllm, array, faces, whole, tmp_p
     def dying(self, *args):
         calls.append(1)
         if len(calls) == 3:
-            raise Killed
+            raise KilledError
         return real(self, *args)
 
     monkeypatch.setattr(Mllm, "generate", dying)
     out = tmp_path / "mined.jsonl"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         mine(mllm, array, faces, out, set(), ANCHORS, 5, batch=4)
     assert len(out.read_text().splitlines()) == 8
     found = mine(mllm, array, faces, out, set(), ANCHORS, 5, batch=4)
     assert len(calls) == 4  # one batch was left
-    assert found == whole[1] and out.read_bytes() == whole[0].read_bytes()
+    assert found == whole[1]
+    assert out.read_bytes() == whole[0].read_bytes()
 
 
 @pytest.mark.parametrize("left", [2, 5])

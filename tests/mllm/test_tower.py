@@ -18,7 +18,8 @@ def hidden(tower, pixels):
 
 def test_pixels_are_rgb_in_minus_one_to_one(tiny_crops):
     found = pixel_tensor(tiny_crops[:2])
-    assert found.shape == (2, 3, 224, 224) and found.dtype == torch.float32
+    assert found.shape == (2, 3, 224, 224)
+    assert found.dtype == torch.float32
     assert found[1, 2, 5, 7].item() == pytest.approx(tiny_crops[1][5, 7, 2] / 127.5 - 1, abs=1e-6)
 
 
@@ -67,7 +68,8 @@ def test_an_image_does_not_depend_on_its_batch(tiny_tower, pixels):
 def test_save_and_load_through_auto_model(tiny_tower, pixels, tmp_path):
     tiny_tower.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path).eval()
-    assert isinstance(loaded, ForensicVisionModel) and loaded.config.hidden_size == 32
+    assert isinstance(loaded, ForensicVisionModel)
+    assert loaded.config.hidden_size == 32
     for a, b in zip(hidden(loaded, pixels), hidden(tiny_tower, pixels), strict=True):
         assert torch.equal(a, b)
 
@@ -132,7 +134,8 @@ def test_inside_llava(make_llava, tiny_tokenizer, tiny_tower, pixels, tmp_path):
     text = "USER: " + "<image>" * 50 + "\nWhy? ASSISTANT:"
     ids = torch.tensor([tiny_tokenizer(text, add_special_tokens=False).input_ids] * 3)
     logits = model(input_ids=ids, pixel_values=pixels).logits
-    assert logits.shape == (3, ids.shape[1], len(tiny_tokenizer)) and logits.isfinite().all()
+    assert logits.shape == (3, ids.shape[1], len(tiny_tokenizer))
+    assert logits.isfinite().all()
     features = torch.stack(list(model.get_image_features(pixel_values=pixels).pooler_output))
     assert torch.allclose(
         features, model.model.multi_modal_projector(hidden(tiny_tower, pixels)[1]), atol=1e-5

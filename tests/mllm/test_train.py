@@ -115,7 +115,7 @@ def test_training_learns_and_leaves_the_tower_alone(make_llava, data, tiny_token
         assert not torch.equal(weights(model)[f"model.{part}"], before[f"model.{part}"])
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -126,7 +126,7 @@ class Dying(ConversationData):
 
     def __getitem__(self, index):
         if (self.folder / "checkpoint-3" / "trainer_state.json").exists():
-            raise Killed
+            raise KilledError
         return super().__getitem__(index)
 
 
@@ -140,7 +140,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     model = fresh(make_llava)
     dying = Dying(told, features, data.rows, tiny_tokenizer, TEMPLATE)
     dying.folder = tmp_path / "killed"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_mllm(args, model, tiny_tokenizer, dying, data, tmp_path / "killed", 0)
 
     steps = []
@@ -193,7 +193,7 @@ def test_a_killed_lora_run_ends_with_the_same_weights(tiny_tokenizer, tiny_tower
     train_mllm(args, whole, tiny_tokenizer, data, data, tmp_path / "whole", 0)
     dying = Dying(told, features, data.rows, tiny_tokenizer, TEMPLATE)
     dying.folder = tmp_path / "killed"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_mllm(args, untied(tiny_tokenizer, tiny_tower), tiny_tokenizer, dying, data, tmp_path / "killed", 0)
     again = untied(tiny_tokenizer, tiny_tower)
     train_mllm(args, again, tiny_tokenizer, data, data, tmp_path / "killed", 0)

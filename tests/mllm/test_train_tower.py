@@ -33,7 +33,8 @@ def test_writes_what_it_learnt(whole, lite0_state):
     assert all(0 <= h[name] <= 1 for h in figures["history"] for name in ("val_auc", "val_acc", "val_type_acc"))
     assert json.loads((out / "tower.json").read_text()) == {"history": figures["history"], "steps": 6, "seed": 0}
     tower, heads = load_tower(out / "tower.safetensors")
-    assert not tower.training and not heads.training
+    assert not tower.training
+    assert not heads.training
     assert not torch.equal(tower.stem[0].weight, lite0_state["_conv_stem.weight"])
     assert torch.allclose(tower.stem[0].weight, lite0_state["_conv_stem.weight"], atol=0.1)  # that is where it began
 
@@ -62,28 +63,27 @@ def test_the_file_is_read_strictly(whole, tmp_path):
             load_tower(tmp_path / "x.safetensors")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 @pytest.mark.parametrize("calls", [2, 6])  # behind the checkpoint of step 2; behind the first epoch and step 4
-def test_a_killed_run_ends_with_the_same_weights(
-    whole, rows, tiny_manifest, lite0_state, tmp_path, monkeypatch, calls
-):
+def test_a_killed_run_ends_with_the_same_weights(whole, rows, tiny_manifest, lite0_state, tmp_path, monkeypatch, calls):
     read, sample = [], module.train_sample
 
     def dying(*args, **kwargs):
         if len(read) == calls * 4:
-            raise Killed
+            raise KilledError
         read.append(1)
         return sample(*args, **kwargs)
 
     monkeypatch.setattr(module, "train_sample", dying)
     if calls == 6:
         monkeypatch.setattr(module, "tower_scores", _dies_at_second_call(module.tower_scores))
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_tower(ARGS, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
-    assert (tmp_path / "tower.state.pt").exists() and not (tmp_path / "tower.json").exists()
+    assert (tmp_path / "tower.state.pt").exists()
+    assert not (tmp_path / "tower.json").exists()
     monkeypatch.undo()
 
     resumed = []
@@ -104,7 +104,7 @@ def _dies_at_second_call(function):
     def call(*args, **kwargs):
         calls.append(1)
         if len(calls) == 2:
-            raise Killed
+            raise KilledError
         return function(*args, **kwargs)
 
     return call
@@ -115,7 +115,7 @@ def test_doubled_collections_are_drawn_twice(rows, tiny_manifest, lite0_state, t
 
     def note(root, row, *args):
         drawn.append(row)
-        raise Killed
+        raise KilledError
 
     monkeypatch.setattr(module, "train_sample", note)
     seen = {}
@@ -127,7 +127,7 @@ def test_doubled_collections_are_drawn_twice(rows, tiny_manifest, lite0_state, t
 
     monkeypatch.setattr(module, "_Samples", Samples)
     args = ARGS.model_copy(update={"double": ["tiny"]})
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_tower(args, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
     assert len(seen["rows"]) == 6 * 2 + 6  # reals twice, fakes once
     assert seen["total"] == 2 * (18 // 4) * 4
@@ -142,4 +142,5 @@ def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, m
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == sorted(r.path for r in rows[:6])
     assert drawn[:6] != drawn[6:]
     again = data[7]  # whatever was read before
-    assert np.array_equal(again[0], first[7][0]) and np.array_equal(again[3], first[7][3])
+    assert np.array_equal(again[0], first[7][0])
+    assert np.array_equal(again[3], first[7][3])

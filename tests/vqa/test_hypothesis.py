@@ -1,27 +1,35 @@
-"""A third of the conversations presume something; what they presume is true unless the evidence is strong."""
-
-from __future__ import annotations
-
 import numpy as np
+import pytest
 
 from ffaa.types import Label
 from ffaa.vqa.hypothesis import draw_hypothesis
 
 
-def shares(resist, contrary):
+def draw(label, resist, contrary, count=6000):
     rng = np.random.default_rng(0)
-    drawn = [draw_hypothesis(Label.FAKE, resist, contrary, rng) for _ in range(6000)]
-    asked = [d for d in drawn if d]
-    return len(asked) / len(drawn), sum(d is Label.REAL for d in asked) / len(asked)
+    found = [draw_hypothesis(label, resist, contrary, rng) for _ in range(count)]
+    return {kind: found.count(kind) / count for kind in (None, label, label.opposite)}
 
 
-def test_a_third_is_hypothetical_and_true():
-    share, false = shares(resist=False, contrary=0.4)
-    assert abs(share - 1 / 3) < 0.02
-    assert false == 0
+@pytest.mark.parametrize("label", Label)
+def test_a_third_presumes_the_truth(label):
+    share = draw(label, False, 0.4)
+    assert share[None] == pytest.approx(2 / 3, abs=0.02)
+    assert share[label] == pytest.approx(1 / 3, abs=0.02)
+    assert share[label.opposite] == 0
 
 
-def test_contrary_hypotheses_only_where_the_evidence_is_strong():
-    share, false = shares(resist=True, contrary=0.4)
-    assert abs(share - 1 / 3) < 0.02
-    assert abs(false - 0.4) < 0.04
+@pytest.mark.parametrize("label", Label)
+def test_strong_evidence_meets_contrary_hypotheses(label):
+    share = draw(label, True, 0.4)
+    assert share[None] == pytest.approx(2 / 3, abs=0.02)
+    assert share[label.opposite] == pytest.approx(0.4 / 3, abs=0.02)
+    assert share[label] == pytest.approx(0.6 / 3, abs=0.02)
+    assert draw(label, True, 0.0)[label.opposite] == 0
+
+
+def test_the_same_generator_gives_the_same_draws():
+    one, two = (np.random.default_rng(4) for _ in range(2))
+    draws = [[draw_hypothesis(Label.FAKE, True, 0.5, rng) for _ in range(50)] for rng in (one, two)]
+    assert draws[0] == draws[1]
+    assert len(set(draws[0])) == 3

@@ -227,7 +227,7 @@ def result(
 
 def _plain(value: Any) -> Any:
     if isinstance(value, SetMetrics):
-        return value.model_dump()
+        return _plain(value.model_dump())
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return round(value, 4) if isinstance(value, float) else value

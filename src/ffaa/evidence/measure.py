@@ -124,7 +124,8 @@ def _eyes_mouth(v: View) -> float:
 def _symmetry(v: View) -> float:
     face = cv2.resize(v.part(v.gray, 0.0, 0.0, 1.0, 1.0), (32, 32), interpolation=cv2.INTER_AREA)
     face = cv2.GaussianBlur(face, (0, 0), 1)
-    return float(np.nan_to_num(np.corrcoef(face.ravel(), face[:, ::-1].ravel())[0, 1]))
+    with np.errstate(invalid="ignore"):  # a flat face has no correlation: 0
+        return float(np.nan_to_num(np.corrcoef(face.ravel(), face[:, ::-1].ravel())[0, 1]))
 
 
 def _skin_colour(v: View) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ffaa.errors import InputError
 from ffaa.mids.decide import Decision, decide, difficulty
@@ -45,18 +46,42 @@ def image_pair(features: np.ndarray, rows: Sequence[int]) -> tuple[Tensor, Tenso
     return part[:, 1], part[:, 0]
 
 
-@torch.inference_mode()
+class TextFeatures:
+    """The frozen text encoder's output for every answer, computed once and kept in half precision."""
+
+    def __init__(self, mids: MIDS, tokens: AnswerTokens, mined: Sequence[Mined], batch: int = 16):
+        self._kept: dict[int, list[Tensor]] = {}
+        for start in range(0, len(mined), batch):
+            part = mined[start : start + batch]
+            ids, mask = tokens([a for m in part for a in m.answers])
+            encoded = [f[k.bool()].half() for f, k in zip(mids.encode_text(ids, mask), mask, strict=True)]
+            for place, m in enumerate(part):
+                self._kept[m.row] = encoded[3 * place : 3 * place + 3]
+
+    def __call__(self, part: Sequence[Mined]) -> tuple[Tensor, Tensor]:
+        """(features (3 B, T, d) float32, mask (3 B, T)) of some of the records, padded to the longest answer."""
+        found = [f for m in part for f in self._kept[m.row]]
+        mask = pad_sequence([torch.ones(len(f), dtype=torch.long) for f in found], batch_first=True)
+        return pad_sequence([f.float() for f in found], batch_first=True), mask
+
+
+@torch.no_grad()
 def logits_of(
-    mids: MIDS, tokens: AnswerTokens, features: np.ndarray, mined: Sequence[Mined], batch: int = 16
+    mids: MIDS,
+    tokens: AnswerTokens,
+    features: np.ndarray,
+    mined: Sequence[Mined],
+    batch: int = 16,
+    texts: TextFeatures | None = None,
 ) -> Tensor:
-    """(N, 3, 4) logits of mined answers."""
+    """(N, 3, 4) logits of mined answers. texts: their text features, where they are computed already."""
     mids.eval()
+    texts = texts or TextFeatures(mids, tokens, mined)
     out = []
     for start in range(0, len(mined), batch):
         part = mined[start : start + batch]
-        ids, mask = tokens([a for m in part for a in m.answers])
         projected = mids.project(image_pair(features, [m.row for m in part]))
-        out.append(mids.classify(mids.encode_text(ids, mask), mask, projected).view(len(part), 3, 4))
+        out.append(mids.classify(*texts(part), projected).view(len(part), 3, 4))
     return torch.cat(out)
 
 
@@ -95,6 +120,7 @@ def train_mids(
     labels = {id(m): [pair_label(m.label, r) for r in m.results if r] for m in kept}
     counts = Counter(c for m in kept for c in labels[id(m)])
     log.info("MIDS: %d of %d images (%d unparsed), classes %s", len(kept), len(mined), len(mined) - len(usable), counts)
+    texts, val_texts = TextFeatures(mids, tokens, kept), TextFeatures(mids, tokens, val[1])
     trained = [p for p in mids.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.lr, weight_decay=args.weight_decay)
     images = max(1, args.batch // 3)
@@ -113,9 +139,8 @@ def train_mids(
         running = 0.0
         for start in range(0, len(kept), images):
             part = [kept[i] for i in order[start : start + images]]
-            ids, mask = tokens([a for m in part for a in m.answers])
             projected = mids.project(image_pair(features, [m.row for m in part]))
-            logits = mids.classify(mids.encode_text(ids, mask), mask, projected)
+            logits = mids.classify(*texts(part), projected)
             target = torch.tensor([c for m in part for c in labels[id(m)]])
             if args.label_smoothing:
                 step = torch.nn.functional.cross_entropy(logits, target, label_smoothing=args.label_smoothing)
@@ -127,7 +152,7 @@ def train_mids(
             optimizer.step()
             schedule.step()
             running += step.item() * len(part)
-        found = decisions(logits_of(mids, tokens, *val), val[1])
+        found = decisions(logits_of(mids, tokens, *val, texts=val_texts), val[1])
         acc = float(np.mean(np.array([d.label is Label.FAKE for d in found]) == truth))
         history.append({"epoch": epoch + 1, "loss": running / len(kept), "val_acc": acc})
         log.info("%s", history[-1])
@@ -139,5 +164,5 @@ def train_mids(
         "images": len(kept),
         "images_mined": len(mined),
         "classes": {str(k): v for k, v in sorted(counts.items())},
-        "temperature": fit_temperature(logits_of(mids, tokens, *val), val[1]),
+        "temperature": fit_temperature(logits_of(mids, tokens, *val, texts=val_texts), val[1]),
     }

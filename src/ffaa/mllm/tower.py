@@ -132,9 +132,10 @@ class ForensicVisionModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out")
         elif isinstance(module, nn.BatchNorm2d):
             # transformers' own functions, which spare what was loaded: reset_running_stats() would not
-            init.zeros_(module.running_mean)
-            init.ones_(module.running_var)
-            init.zeros_(module.num_batches_tracked)
+            buffers = dict(module.named_buffers())
+            init.zeros_(buffers["running_mean"])
+            init.ones_(buffers["running_var"])
+            init.zeros_(buffers["num_batches_tracked"])
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):

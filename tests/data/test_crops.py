@@ -1,0 +1,169 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffaa.data import crops
+from ffaa.data.crops import plain_face, read_photo, train_sample
+from ffaa.data.manifest import Row
+from ffaa.errors import InputError
+from ffaa.types import Box, ForgeryType, Label
+
+BOX = Box(left=161, top=137, right=377, bottom=353)
+
+
+def row(box=BOX, kind=ForgeryType.REAL, width=512, height=600, path="hopper.png"):
+    return Row(
+        path=path, sha256="0", label=Label.REAL if kind is ForgeryType.REAL else Label.FAKE, forgery_type=kind,
+        method="", dataset="d", split="train", bench="", group="", regions=(), width=width, height=height, box=box,
+        faces=1 if box else 0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, hopper):
+    folder = tmp_path_factory.mktemp("crops")
+    Image.fromarray(hopper).save(folder / "hopper.png")
+    wide = np.full((200, 600, 3), 90, np.uint8)
+    wide[20:180, 10:170] = cv2.resize(hopper[137:353, 161:377], (160, 160))
+    Image.fromarray(wide).save(folder / "wide.png")
+    (folder / "broken.jpg").write_bytes(b"not a photo")
+    return folder
+
+
+def sample(root, seed, blend=0.0, size=96, **fields):
+    return train_sample(root, row(**fields), size, np.random.default_rng(seed), blend)
+
+
+def test_read_photo_is_rgb(root, hopper):
+    assert np.array_equal(read_photo(root, row()), hopper)
+
+
+@pytest.mark.parametrize("name", ["broken.jpg", "missing.jpg"])
+def test_an_unreadable_photo_is_named(root, name):
+    with pytest.raises(InputError, match=name):
+        read_photo(root, row(path=name))
+
+
+def test_plain_face_is_the_papers_crop(hopper):
+    face = plain_face(hopper, row(), 224)
+    assert (face.crop.padding, face.crop.whole_image) == (40, False)
+    region = hopper[137 - 40 : 353 + 40, 161 - 40 : 377 + 40]
+    assert np.array_equal(face.image, cv2.resize(region, (224, 224), interpolation=cv2.INTER_AREA))
+    none = plain_face(hopper, row(box=None), 224)
+    assert none.crop.whole_image
+    assert none.crop.region == Box(left=0, top=44, right=512, bottom=556)
+
+
+def test_the_same_generator_gives_the_same_sample(root):
+    one, two, other = sample(root, 1, 0.5), sample(root, 1, 0.5), sample(root, 2, 0.5)
+    assert np.array_equal(one.image, two.image)
+    assert np.array_equal(one.mask, two.mask)
+    assert one.rect == two.rect
+    assert not np.array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_shapes_and_ranges(root, seed):
+    found = sample(root, seed, 0.5)
+    assert found.image.shape == (96, 96, 3)
+    assert found.image.dtype == np.uint8
+    assert found.mask.shape == (7, 7)
+    assert found.mask.dtype == np.float32
+    assert found.mask.min() >= 0
+    assert found.mask.max() <= 1
+
+
+def test_what_the_mask_says(root):
+    assert sample(root, 0).mask.max() == 0
+    assert sample(root, 0, kind=ForgeryType.ENTIRE_FACE_SYNTHESIS).mask.min() == 1
+    for kind in (ForgeryType.IDENTITY_EXCHANGE, ForgeryType.FACIAL_ATTRIBUTE_MANIPULATION):
+        assert set(sample(root, 0, kind=kind).mask.flatten()) == {-1}  # unknown
+
+
+def test_a_blended_real_photo_is_an_identity_exchange(root):
+    found = sample(root, 3, blend=1.0)
+    assert (found.label, found.forgery_type) == (Label.FAKE, ForgeryType.IDENTITY_EXCHANGE)
+    assert found.mask.max() > 0.5
+    assert found.mask.min() < 0.1
+    fake = sample(root, 3, blend=1.0, kind=ForgeryType.ENTIRE_FACE_SYNTHESIS)
+    assert fake.forgery_type is ForgeryType.ENTIRE_FACE_SYNTHESIS  # only real photos are blended
+    share = np.mean([sample(root, i, blend=0.3, size=32).label is Label.FAKE for i in range(150)])
+    assert share == pytest.approx(0.3, abs=0.1)
+
+
+def flips_seen(root, monkeypatch):
+    """Paints the box red and looks for it in the crop."""
+    painted = read_photo(root, row()).copy()
+    painted[...] = 0
+    painted[BOX.top : BOX.bottom, BOX.left : BOX.right] = (255, 0, 0)
+    monkeypatch.setattr(crops, "read_photo", lambda *_: painted)
+    monkeypatch.setattr(crops, "augmentation", lambda size: _Resize(size))
+    seen = set()
+    for seed in range(12):
+        found = sample(root, seed)
+        left, _, right, _ = found.rect
+        ys, xs = np.nonzero(found.image[..., 0] > 127)
+        assert np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - found.rect).max() <= 1
+        seen.add(left > 96 - right)
+    return seen
+
+
+class _Resize:
+    def __init__(self, size):
+        self.size = size
+
+    def set_random_seed(self, seed):
+        pass
+
+    def __call__(self, **images):
+        return {name: cv2.resize(image, (self.size, self.size)) for name, image in images.items()}
+
+
+def test_rect_follows_padding_and_flip(root, monkeypatch):
+    assert flips_seen(root, monkeypatch) == {True, False}
+
+
+def test_mask_follows_the_flip(root, monkeypatch):
+    """A forgery in the left half of the face ends up where the image shows it."""
+
+    def half(face, rng):
+        mask = np.zeros(face.shape[:2], np.float32)
+        mask[:, : face.shape[1] // 2] = 1
+        forged = face.copy()
+        forged[mask > 0] = 255
+        return forged, mask
+
+    monkeypatch.setattr(crops, "self_blend", half)
+    monkeypatch.setattr(crops, "augmentation", lambda size: _Resize(size))
+    sides = set()
+    for seed in range(8):
+        found = sample(root, seed, blend=1.0)
+        bright = cv2.resize((found.image.min(-1) == 255).astype(np.float32), (7, 7), interpolation=cv2.INTER_AREA)
+        assert np.allclose(bright, found.mask, atol=0.1)
+        sides.add(bool(found.mask[3, 0] > 0.5))
+    assert sides == {True, False}
+
+
+def test_region_is_padded_by_a_random_share_of_the_face():
+    pads = []
+    for seed in range(200):
+        region = crops._train_region(row(), np.random.default_rng(seed))
+        assert 0 <= region.left <= BOX.left
+        assert 0 <= region.top <= BOX.top
+        assert BOX.right <= region.right <= 512
+        assert BOX.bottom <= region.bottom <= 600
+        pads.append((BOX.left - region.left) / BOX.width)
+    narrow = [p for p in pads if p < 0.33]
+    assert 0.015 < min(narrow) < 0.06
+    assert max(narrow) > 0.28
+    assert 1 <= len(pads) - len(narrow) < 30  # now and then the whole photo
+
+
+def test_a_face_beside_the_centre_square_keeps_its_rectangle(root):
+    box = Box(left=10, top=20, right=170, bottom=180)
+    for seed in range(150):
+        found = sample(root, seed, size=32, box=box, width=600, height=200, path="wide.png")
+        left, top, right, bottom = found.rect
+        assert 0 <= left < right <= 32, seed
+        assert 0 <= top < bottom <= 32, seed

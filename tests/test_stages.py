@@ -1,0 +1,155 @@
+"""The tiny run again, on a copy of its folder: what is skipped, what is done anew."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import LlavaForConditionalGeneration
+
+from ffaa import recipe as recipe_module
+from ffaa import weights
+from ffaa.data.manifest import held_for_mids
+from ffaa.mllm import features
+from ffaa.mllm.generate import QUESTIONS
+from ffaa.mllm.mine import Mined
+from ffaa.mllm.train_tower import load_tower
+from ffaa.stages import Stages
+from ffaa.vqa.conversation import Conversation, read_jsonl
+
+ALL = ["faces", "tower", "features", "conversations", "mllm", "mine", "mids"]
+
+
+@pytest.fixture
+def again(tiny_run, make_tiny_recipe, use_tiny_parts, tmp_path, monkeypatch):
+    """again(changes...) -> the stages that ran, for a recipe with those sections, on a copy of the run folder."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    ran = []
+    stage = recipe_module.Run.stage
+
+    def noted(self, name, inputs, outputs, work, *more):
+        stage(self, name, inputs, outputs, lambda: (ran.append(name), work()), *more)
+
+    monkeypatch.setattr(recipe_module.Run, "stage", noted)
+
+    def run(data=tiny_run.data, until="mids", **changes):
+        ran.clear()
+        stages = Stages(make_tiny_recipe(**changes), data, folder)
+        getattr(stages, until)()
+        return list(ran)
+
+    run.folder = folder
+    return run
+
+
+def section(run, name, **changes):
+    return {name: getattr(run.recipe, name).model_dump() | changes}
+
+
+def test_a_second_run_does_nothing(again, tiny_run):
+    before = {p.name: p.stat().st_mtime_ns for p in again.folder.iterdir()}
+    assert again() == []
+    assert {p.name: p.stat().st_mtime_ns for p in again.folder.iterdir()} == before
+
+
+def test_a_changed_setting_runs_from_its_stage_on(again, tiny_run):
+    assert again(**section(tiny_run, "mids", lr=2e-3)) == ["mids"]
+    assert again(**section(tiny_run, "mids", lr=2e-3)) == []
+
+
+def test_other_mined_variants_are_mined(again, tiny_run):
+    assert again(mined_variants=2) == ["features", "mine", "mids"]
+    assert len(list(read_jsonl(again.folder / "mined-mine.jsonl", Mined))) == 2 * len(tiny_run.stages.part("mine"))
+    assert len(np.load(again.folder / "mine.npy", mmap_mode="r")) == 2 * len(tiny_run.stages.part("mine"))
+
+
+def test_other_mllm_settings_start_the_mllm_anew(again, tiny_run):
+    """Not from the checkpoint of the other settings, which is at its end."""
+    steps = json.loads((again.folder / "mllm.json").read_text())["log"][-1]["step"]
+    before = [m.answers for m in read_jsonl(again.folder / "mined-mine.jsonl", Mined)]
+    assert again(**section(tiny_run, "mllm", epochs=2, lr=2e-2)) == ["mllm", "mine", "mids"]
+    log = json.loads((again.folder / "mllm.json").read_text())["log"]
+    assert log[-1]["step"] == 2 * steps
+    assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [1, 2]
+    assert [m.answers for m in read_jsonl(again.folder / "mined-mine.jsonl", Mined)] != before
+
+
+def test_other_sentences_keep_the_features(again, tiny_run):
+    changed = section(tiny_run, "teach", temperature=3.0)
+    assert again(**changed) == ["conversations", "mllm", "mine", "mids"]
+
+
+def test_another_tower_changes_everything_behind_it(again, tiny_run):
+    old = features.load(again.folder, "tune")[0][:2].copy()
+    assert again(**section(tiny_run, "tower", lr=3e-3)) == ALL[1:]
+    assert not np.array_equal(features.load(again.folder, "tune")[0][:2], old)
+    assert json.loads((again.folder / "tower.json").read_text())["steps"] == 4
+
+
+def test_another_manifest_changes_everything(again, tiny_run, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_run.data, data)
+    lines = (data / "manifest.csv").read_text().splitlines()
+    (data / "manifest.csv").write_text("\n".join([*lines[:10], *lines[11:]]) + "\n")
+    assert again(data=data, until="tower") == ["faces", "tower"]
+
+
+def test_parts_share_no_photo(tiny_run):
+    stages = tiny_run.stages
+    parts = {name: {r.sha256 for r in stages.part(name)} for name in ("tune", "val", "mine")}
+    assert all(parts.values())
+    assert not (parts["tune"] & parts["mine"])
+    assert not (parts["tune"] & parts["val"])
+    assert not (parts["mine"] & parts["val"])
+    assert all(held_for_mids(r, 0.3) for r in stages.part("mine"))
+    tuned = {c.sha256 for c in read_jsonl(tiny_run.folder / "conversations-tune.jsonl", Conversation)}
+    mined = {m.sha256 for m in read_jsonl(tiny_run.folder / "mined-mine.jsonl", Mined)}
+    assert tuned == parts["tune"]
+    assert mined == parts["mine"]
+    test = {r.sha256 for r in stages.rows if r.split in ("test", "bench")}
+    assert test
+    assert not test & (tuned | mined | parts["val"])
+
+
+def test_the_packed_folder_is_whole(tiny_run):
+    folder = weights.open_folder(tiny_run.model)
+    assert weights.verify(folder) == []
+    config = folder.config
+    assert {p.relative_to(tiny_run.model).as_posix() for p in tiny_run.model.rglob("*") if p.is_file()} == {
+        *config.files,
+        weights.MODEL_FILE,
+    }
+    assert (config.name, config.template, config.trained_on) == ("tiny", "nano", ["tiny"])
+    assert config.temperature == json.loads((tiny_run.folder / "mids.json").read_text())["temperature"]
+    for name in ("mids.safetensors", "heads.safetensors", "mllm/model.safetensors"):
+        with safe_open(tiny_run.model / name, "pt") as file:
+            kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
+        assert torch.float16 in kinds, name
+        assert kinds <= {torch.float16, torch.int64}, name
+
+
+def test_mids_runs_on_the_mined_answers_of_this_mllm(tiny_run):
+    """The loaded MLLM still says what was mined: the tower, the body and the tokenizer survived the disk."""
+    stages = tiny_run.stages
+    mllm = stages.load_mllm()
+    array, found = features.load(tiny_run.folder, "mine")
+    mined = list(read_jsonl(tiny_run.folder / "mined-mine.jsonl", Mined))
+    hidden = torch.from_numpy(np.array(array[:3, -1])).float()
+    words = [{e.name: e.word for e in f.evidence} for f in found[:3]]
+    asked = (mined[0].answers[0].prompt, *QUESTIONS[1:])
+    raws = mllm.generate(mllm.project(hidden), words, asked)
+    assert [sorted(r) for r in raws] == [sorted(a.raw for a in m.answers) for m in mined[:3]]
+
+
+def test_the_tower_inside_the_packed_mllm_is_the_trained_one(tiny_run):
+    """Every tensor, batch norm statistics included, up to half precision."""
+    trained = load_tower(tiny_run.folder / "tower.safetensors")[0].state_dict()
+    packed = LlavaForConditionalGeneration.from_pretrained(tiny_run.model / "mllm", dtype=torch.float32)
+    loaded = packed.model.vision_tower.state_dict()
+    assert loaded.keys() == trained.keys()
+    for name, value in trained.items():
+        assert torch.equal(loaded[name].float(), value.half().float()), name
+    assert trained["stem.1.running_mean"].abs().max() > 0

@@ -160,7 +160,8 @@ class Assistant:
         encoded = [self.engine.encode(face.image) for face in faces]
         t1 = clock()
         features = torch.cat([e.features for e in encoded])
-        raws = self.engine.mllm.generate(features, [{e.name: e.word for e in found} for found in evidence])
+        words = [{e.name: e.word for e in found} | one.words for found, one in zip(evidence, encoded, strict=True)]
+        raws = self.engine.mllm.generate(features, words)
         t2 = clock()
         out = []
         for raw, found, one in zip(raws, evidence, encoded, strict=True):

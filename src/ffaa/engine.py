@@ -29,16 +29,19 @@ from ffaa.mllm.generate import Mllm
 from ffaa.mllm.llava_import import import_llava, prepare_pixels
 from ffaa.mllm.template import TEMPLATES
 from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
+from ffaa.mllm.tower_heads import TowerHeads, load_heads
 from ffaa.types import Answer, UnparsedAnswer
 
-FREE_TOKENS = 112
+FREE_TOKENS = 128
 
 
 class Encoded(NamedTuple):
-    """features: (1, tokens, width) for the language model; layers: MIDS's (last, previous), (1, 1 + P, C) each."""
+    """features: (1, tokens, width) for the language model; layers: MIDS's (last, previous), (1, 1 + P, C) each;
+    words: the tower's own opinion for a template that reads it (see `ffaa.vqa.trace`)."""
 
     features: Tensor
     layers: tuple[Tensor, Tensor]
+    words: dict[str, str]
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Engine:
     temperature: float
     device: torch.device
     hashes: dict[str, str]
-    heads_file: Path | None = None
+    heads: TowerHeads | None = None
     cautions: list[str] = field(default_factory=list)
 
     def pixels(self, image: np.ndarray) -> Tensor:
@@ -68,9 +71,10 @@ class Engine:
         pixels = self.pixels(image)
         layers = self.mids.encode_image(pixels)
         if self.shared:
-            return Encoded(self.mllm.project(layers[0]), layers)
+            words = {} if self.heads is None else self.heads.words((layers[1].cpu(), layers[0].cpu()))
+            return Encoded(self.mllm.project(layers[0]), layers, words)
         dtype = self.mllm.model.dtype
-        return Encoded(self.mllm.image_features(pixels.to(dtype)), layers)
+        return Encoded(self.mllm.image_features(pixels.to(dtype)), layers, {})
 
     @torch.inference_mode()
     def probabilities(
@@ -114,5 +118,5 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         temperature=config.temperature,
         device=device,
         hashes={**config.files, f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors")},
-        heads_file=folder.heads,
+        heads=None if folder.heads is None else load_heads(folder.heads),
     )

@@ -38,7 +38,7 @@ from ffaa.vqa.grounded import phrases
 log = logging.getLogger(__name__)
 TEXT_PART = "minilm-l6"
 TEXT_MAX_TOKENS = 256
-FREE_TOKENS = 112
+FREE_TOKENS = 128
 FEATURE_SETS = ("tune", "val", "mine")
 
 

@@ -10,8 +10,9 @@ from ffaa.errors import InputError
 from ffaa.evidence.measure import MEASURES, View, measure
 from ffaa.mllm import features
 from ffaa.mllm.tower import pixel_tensor
-from ffaa.mllm.tower_heads import TowerHeads
+from ffaa.mllm.tower_heads import TYPES, TowerHeads
 from ffaa.types import ForgeryType, Label
+from ffaa.vqa.trace import tower_words
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,8 @@ def test_rows_belong_to_the_array(whole, rows, tiny_manifest, tiny_tower, heads)
         assert (f.label, f.forgery_type, f.sha256, f.regions) == (
             sample.label, sample.forgery_type, row.sha256, row.regions
         )  # fmt: skip
+        assert f.tower_type is TYPES[int(heads.kind(hidden[1][:, 0]).argmax())]
+        assert f.words == {e.name: e.word for e in f.evidence} | tower_words(f.tower_score, f.tower_type)
         assert f.evidence == measure(View(sample.image, sample.rect))
         assert [e.name for e in f.evidence] == list(MEASURES)
 

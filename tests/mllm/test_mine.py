@@ -40,7 +40,8 @@ def faces(measured_words):
     return [
         FeatureRow(
             image=f"{i}.jpg", sha256=f"{i:064x}", variant=0, label=(Label.REAL, Label.FAKE)[i % 2],
-            forgery_type=ForgeryType.REAL, regions=(), evidence=evidence(i), tower_score=0.5,
+            forgery_type=ForgeryType.REAL, regions=(), evidence=evidence(i), tower_score=i / 11,
+            tower_type=list(ForgeryType)[i % 4],
         )
         for i in range(11)
     ]  # fmt: skip
@@ -68,7 +69,7 @@ def test_three_answers_for_every_face(whole, mllm, array, faces):
     # row 6, on its own
     questions = (asked[6], *QUESTIONS[1:])
     features = mllm.project(torch.from_numpy(array[6:7, -1].copy()).float())
-    (raws,) = mllm.generate(features, [{e.name: e.word for e in faces[6].evidence}], questions)
+    (raws,) = mllm.generate(features, [faces[6].words], questions)
     assert sorted(a.raw for a in found[6].answers) == sorted(raws)
 
 

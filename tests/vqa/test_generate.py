@@ -1,12 +1,11 @@
-from types import SimpleNamespace
-
 import pytest
 
 from ffaa.evidence.measure import MEASURES
 from ffaa.mllm.template import hypothesis_prompt
 from ffaa.types import Evidence, ForgeryType, Label
-from ffaa.vqa.generate import conversations, stated_probability
+from ffaa.vqa.generate import MeasuredFace, conversations, stated_probability
 from ffaa.vqa.grounded import phrases
+from ffaa.vqa.trace import tower_words
 
 ASK = {label: hypothesis_prompt(label) for label in Label}
 
@@ -16,14 +15,14 @@ def faces(measured_words):
     def face(i):
         label = (Label.REAL, Label.FAKE)[i % 2]
         words = measured_words(i)
-        return SimpleNamespace(
+        return MeasuredFace(
             image=f"{i}.jpg", sha256=f"{i}", variant=i % 3, label=label,
             forgery_type=ForgeryType.REAL if label is Label.REAL else ForgeryType.ENTIRE_FACE_SYNTHESIS, regions=(),
             evidence=[
                 Evidence(name=n, value=0.0, unit=m.unit, region=m.region, method=m.method, word=words[n])
                 for n, m in MEASURES.items()
             ],
-            tower_score=(i % 50) / 50,
+            tower_score=(i % 50) / 50, tower_type=list(ForgeryType)[i % 4],
         )  # fmt: skip
 
     return [face(i) for i in range(400)]
@@ -55,7 +54,7 @@ def test_fields_come_from_the_face(told, faces):
     for c, face in zip(told, faces, strict=True):
         assert (c.image, c.sha256, c.variant) == (face.image, face.sha256, face.variant)
         assert (c.label, c.forgery_type, c.seed) == (face.label, face.forgery_type, 7)
-        assert c.evidence == {e.name: e.word for e in face.evidence}
+        assert c.evidence == {e.name: e.word for e in face.evidence} | tower_words(face.tower_score, face.tower_type)
         assert c.probability == stated_probability(face.tower_score, face.label, 1.5)
         assert c.teacher == f"grounded-{phrases()['version']}"
         assert len(c.links) >= 8

@@ -16,14 +16,12 @@ import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load_file
 
 from ffaa.assistant import Assistant
 from ffaa.data import manifest
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError, UsageError
 from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
-from ffaa.mllm.tower_heads import TYPES, TowerHeads
 from ffaa.types import Analysis, Answer, Difficulty, ForgeryType, Label, Record, Verdict
 from ffaa.vqa.conversation import resume_jsonl
 
@@ -89,25 +87,14 @@ def sample(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
     return chosen
 
 
-def _load_heads(assistant: Assistant) -> TowerHeads | None:
-    path = assistant.engine.heads_file
-    if path is None:
-        return None
-    state = load_file(path)
-    heads = TowerHeads(state["last.weight"].shape[1])
-    heads.load_state_dict({k: v.float() for k, v in state.items()})
-    return heads.eval()
-
-
 @torch.inference_mode()
-def _tower(
-    assistant: Assistant, heads: TowerHeads | None, analysis: Analysis
-) -> tuple[float | None, ForgeryType | None]:
+def _tower(assistant: Assistant, analysis: Analysis) -> tuple[float | None, ForgeryType | None]:
+    heads = assistant.engine.heads
     if heads is None:
         return None, None
     last, previous = assistant.engine.encode(analysis.faces[0].image).layers
-    score = float(heads.forgery_logit((previous.cpu(), last.cpu())).sigmoid())
-    return score, TYPES[int(heads.kind(last[:, 0].cpu()).argmax())]
+    scores, kinds = heads.opinion((previous.cpu(), last.cpu()))
+    return scores[0], kinds[0]
 
 
 def run(recipe: BenchRecipe, data: Path, assistant: Assistant, records: Path) -> list[Outcome]:
@@ -121,7 +108,6 @@ def run(recipe: BenchRecipe, data: Path, assistant: Assistant, records: Path) ->
     done = resume_jsonl(records, Outcome)
     if [o.path for o in done] != [r.path for r in todo[: len(done)]]:
         raise InputError(f"{records}: holds another run; remove it or name another file")
-    heads = _load_heads(assistant)
     rest = todo[len(done) :]
     records.parent.mkdir(parents=True, exist_ok=True)
     with records.open("a", encoding="utf-8") as file:
@@ -129,7 +115,7 @@ def run(recipe: BenchRecipe, data: Path, assistant: Assistant, records: Path) ->
             rest, _analyses(assistant, [str(csv_file.parent / r.path) for r in rest]), strict=True
         ):
             verdict = analysis.verdicts[0]
-            tower = _tower(assistant, heads, analysis)
+            tower = _tower(assistant, analysis)
             outcome = _outcome(row, verdict, *tower)
             done.append(outcome)
             file.write(outcome.model_dump_json() + "\n")

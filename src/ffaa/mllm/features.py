@@ -78,11 +78,13 @@ def compute(
             hidden = tower(pixel_tensor([sample.image for sample, _ in part])).hidden_states
             array[start : start + len(part)] = torch.stack(hidden, 1).half().numpy()
             array.flush()
-            scores = heads.forgery_logit(hidden).sigmoid().tolist()
-            for (variant, i), (sample, evidence), score in zip(jobs[start:], part, scores, strict=False):
+            scores, kinds = heads.opinion(hidden)
+            told = zip(jobs[start:], part, scores, kinds, strict=False)
+            for (variant, i), (sample, evidence), score, kind in told:
                 found = FeatureRow(
                     image=rows[i].path, sha256=rows[i].sha256, variant=variant, label=sample.label,
                     forgery_type=sample.forgery_type, regions=rows[i].regions, evidence=evidence, tower_score=score,
+                    tower_type=kind,
                 )  # fmt: skip
                 done.append(found)
                 file.write(found.model_dump_json() + "\n")

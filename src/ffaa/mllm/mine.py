@@ -57,7 +57,7 @@ def mine(
             rng = np.random.default_rng((seed, 4, start))
             questions = (anchors[int(rng.integers(len(anchors)))], *QUESTIONS[1:])
             hidden = torch.from_numpy(np.array(features[part.start : part.stop, -1])).float()
-            measured = [{e.name: e.word for e in faces[i].evidence} for i in part]
+            measured = [faces[i].words for i in part]
             raws = mllm.generate(mllm.project(hidden), measured, questions)
             for i, raw in zip(part, raws, strict=True):
                 record = Mined(

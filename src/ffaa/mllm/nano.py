@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from ffaa.evidence.measure import MEASURES
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
+from ffaa.vqa.trace import all_words
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 
@@ -33,6 +34,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Every measured word (`<sharpness:soft>`) is one token of its own.
     """
     words = [f"<{name}:{word}>" for name, measure in MEASURES.items() for word in measure.words]
+    words += [f"<{name}:{word}>" for name, word in all_words()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -122,8 +122,9 @@ class MllmTrainer(Trainer):
         model: Any = self.model
         save_model(model, str(folder / "model.safetensors"))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(model or self.model, Path(resume_from_checkpoint) / "model.safetensors", strict=True)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target: Any = model or self.model
+        load_model(target, Path(resume_from_checkpoint) / "model.safetensors", strict=True)
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
         with torch.no_grad():

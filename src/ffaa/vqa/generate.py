@@ -10,6 +10,7 @@ from ffaa.types import Evidence, ForgeryType, Label, Record
 from ffaa.vqa.conversation import Conversation
 from ffaa.vqa.grounded import NAME, phrases, write_answer
 from ffaa.vqa.hypothesis import draw_hypothesis
+from ffaa.vqa.trace import tower_words
 
 
 class MeasuredFace(Record):
@@ -23,6 +24,12 @@ class MeasuredFace(Record):
     regions: tuple[str, ...]
     evidence: list[Evidence]
     tower_score: float
+    tower_type: ForgeryType
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the language model reads about the face: the measured words, then the tower's."""
+        return {e.name: e.word for e in self.evidence} | tower_words(self.tower_score, self.tower_type)
 
 
 def stated_probability(tower_score: float, label: Label, temperature: float) -> float:
@@ -51,6 +58,6 @@ def conversations(
         yield Conversation(
             image=face.image, sha256=face.sha256, variant=face.variant, label=face.label,
             forgery_type=face.forgery_type, question=question, hypothesis=hypothesis, description=description,
-            reasoning=reasoning, probability=probability, evidence={e.name: e.word for e in face.evidence},
+            reasoning=reasoning, probability=probability, evidence=face.words,
             links=links, teacher=f"{NAME}-{phrases()['version']}", seed=seed,
         )  # fmt: skip

@@ -57,7 +57,8 @@ def write_answer(
     description = [pick(text["frame"], "crop")]
     for name in _choose(words, DESCRIBED, int(rng.integers(4, 6)), rng):
         description.append(pick(text["describe"][name][words[name]], f"evidence:{name}"))
-    reasoning = [pick(text["opening"][forgery_type.value], "manifest:forgery_type")]
+    reasoning = [pick(text["stance"][label.value], "manifest:label")]
+    reasoning += [pick(text["opening"][forgery_type.value], "manifest:forgery_type")]
     if regions and label is Label.FAKE:
         named = " and the ".join(r.replace("_", " ") for r in regions)
         reasoning.append(pick(text["regions"], "manifest:regions").format(regions=named))

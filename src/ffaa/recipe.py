@@ -61,6 +61,7 @@ class Recipe(BaseModel):
     teach: TeachArgs = TeachArgs()
     body: BodyArgs = BodyArgs()
     mllm: MllmArgs = MllmArgs()
+    hypothesis_phase: MllmArgs | None = Field(None, description="a second phase, mostly hypothetical conversations")
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
 

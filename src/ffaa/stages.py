@@ -34,6 +34,7 @@ from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
 from ffaa.vqa.generate import conversations
 from ffaa.vqa.grounded import phrases
+from ffaa.vqa.hypothesis import hypothesis_rows
 
 log = logging.getLogger(__name__)
 TEXT_PART = "minilm-l6"
@@ -147,12 +148,26 @@ class Stages:
             log.info("MLLM: %d conversations, %.1f M parameters", len(told["tune"]), model.num_parameters() / 1e6)
             figures = train_mllm(recipe.mllm, model, tokenizer, data["tune"], data["val"], self.folder / "mllm-steps",
                                  recipe.seed)  # fmt: skip
+            if recipe.hypothesis_phase:
+                rows = hypothesis_rows([c.hypothesis for c in told["tune"]], recipe.seed)
+                second = ConversationData(
+                    [told["tune"][i] for i in rows],
+                    features.load(self.folder, "tune")[0],
+                    rows,
+                    tokenizer,
+                    self.template,
+                )
+                figures["hypothesis_phase"] = train_mllm(
+                    recipe.hypothesis_phase, model, tokenizer, second, data["val"], self.folder / "mllm-steps-2",
+                    recipe.seed,
+                )  # fmt: skip
             model.half().save_pretrained(out)
             tokenizer.save_pretrained(out)
             (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
 
-        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", body=recipe.body, mllm=recipe.mllm),
-                       ["mllm/model.safetensors"], work, ["mllm-steps"])  # fmt: skip
+        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", body=recipe.body, mllm=recipe.mllm,
+                                            second=recipe.hypothesis_phase),
+                       ["mllm/model.safetensors"], work, ["mllm-steps", "mllm-steps-2"])  # fmt: skip
 
     def load_mllm(self) -> Mllm:
         model = LlavaForConditionalGeneration.from_pretrained(self.folder / "mllm", dtype=torch.float32)

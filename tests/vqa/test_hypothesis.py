@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ffaa.types import Label
-from ffaa.vqa.hypothesis import draw_hypothesis
+from ffaa.vqa.hypothesis import draw_hypothesis, hypothesis_rows
 
 
 def draw(label, resist, contrary, count=6000):
@@ -33,3 +33,12 @@ def test_the_same_generator_gives_the_same_draws():
     draws = [[draw_hypothesis(Label.FAKE, True, 0.5, rng) for _ in range(50)] for rng in (one, two)]
     assert draws[0] == draws[1]
     assert len(set(draws[0])) == 3
+
+
+def test_the_second_phase_takes_every_hypothetical_row_and_a_third_as_many_others():
+    hypotheses = [Label.REAL if i % 3 == 0 else None for i in range(90)]
+    rows = hypothesis_rows(hypotheses, 1)
+    assert rows[:30] == list(range(0, 90, 3))
+    assert len(rows) == len(set(rows)) == 40
+    assert all(hypotheses[i] is None for i in rows[30:])
+    assert rows == hypothesis_rows(hypotheses, 1) != hypothesis_rows(hypotheses, 2)

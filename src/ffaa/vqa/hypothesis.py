@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ffaa.types import Label
@@ -21,3 +23,15 @@ def draw_hypothesis(label: Label, resist: bool, contrary: float, rng: np.random.
     if resist and rng.random() < contrary:
         return label.opposite
     return label
+
+
+def hypothesis_rows(hypotheses: Sequence[Label | None], seed: int) -> list[int]:
+    """The rows of a second training phase: every hypothetical conversation, and a third as many others (seeded).
+
+    In one pass over all conversations a small language model learns to read the face and hardly notices the
+    hypothesis; this phase teaches it to weigh the two.
+    """
+    asked = [i for i, h in enumerate(hypotheses) if h]
+    others = [i for i, h in enumerate(hypotheses) if not h]
+    drawn = np.random.default_rng((seed, 6)).permutation(others)[: len(asked) // 3]
+    return asked + [int(i) for i in drawn]

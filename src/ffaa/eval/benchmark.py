@@ -38,6 +38,7 @@ class BenchRecipe(BaseModel):
     in_domain: str = Field("test", description="the split reported as in domain")
     open_world: str = Field("bench", description="the split whose sets are pooled as ALL")
     per_class: int | None = Field(None, ge=1, description="at most this many photos per open-world set and label")
+    in_domain_per_class: int | None = Field(None, ge=1, description="the same for every in-domain set and label")
     seed: int = 0
 
 
@@ -74,15 +75,16 @@ def load_bench(path: Path) -> BenchRecipe:
 
 def sample(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
     """The rows to analyse: all in-domain ones, and a seeded draw per open-world set and label."""
-    chosen = [r for r in rows if r.split == recipe.in_domain]
-    groups: dict[tuple[str, str], list[Row]] = {}
+    limits = {recipe.in_domain: recipe.in_domain_per_class, recipe.open_world: recipe.per_class}
+    chosen = [r for r in rows if r.split == recipe.in_domain and limits[r.split] is None]
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row.split == recipe.open_world:
-            groups.setdefault((row.test_set, row.label.value), []).append(row)
+        if row.split == recipe.open_world or (row.split == recipe.in_domain and limits[row.split] is not None):
+            groups.setdefault((row.test_set, row.label.value, row.split), []).append(row)
     for key in sorted(groups):
         rng = np.random.default_rng((recipe.seed, *key[0].encode(), *key[1].encode()))
         group = groups[key]
-        order = rng.permutation(len(group))[: recipe.per_class or len(group)]
+        order = rng.permutation(len(group))[: limits[key[2]] or len(group)]
         chosen += [group[i] for i in sorted(order)]
     return chosen
 

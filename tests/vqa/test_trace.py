@@ -6,7 +6,16 @@ from ffaa.vqa.trace import CUTS, TRACES, all_words, tower_words
 
 @pytest.mark.parametrize(
     ("score", "word"),
-    [(0.0, "none"), (0.09, "none"), (0.2, "faint"), (0.4, "slight"), (0.6, "some"), (0.8, "marked"), (1.0, "strong")],
+    [
+        (0.0, "none"),
+        (0.09, "minimal"),
+        (0.2, "faint"),
+        (0.4, "slight"),
+        (0.6, "some"),
+        (0.8, "clear"),
+        (0.9, "marked"),
+        (1.0, "strong"),
+    ],
 )
 def test_trace_follows_the_score(score, word):
     assert tower_words(score, ForgeryType.REAL)["trace"] == word

@@ -16,7 +16,8 @@ def parse(raw: str) -> Answer:
 def reason(raw: str) -> str:
     answer = parse_answer(raw, Role.NEGATIVE, "q")
     assert isinstance(answer, UnparsedAnswer), answer
-    assert answer.raw == raw and answer.role is Role.NEGATIVE
+    assert answer.raw == raw
+    assert answer.role is Role.NEGATIVE
     return answer.reason
 
 
@@ -123,7 +124,8 @@ def test_unparsed(raw, expected):
 )
 def test_unusable_probability_is_none(old, new, flag):
     answer = parse(FAKE.replace(old, new))
-    assert answer.probability is None and answer.result is Label.FAKE
+    assert answer.probability is None
+    assert answer.result is Label.FAKE
     assert len(answer.flags) == (flag is not None)
     assert flag is None or flag in answer.flags[0]
 
@@ -131,7 +133,8 @@ def test_unusable_probability_is_none(old, new, flag):
 @pytest.mark.parametrize(("new", "flags"), [("", 0), ("\nForgery type: splicing", 1)])
 def test_unusable_type_is_none(new, flags):
     answer = parse(FAKE.replace("\nForgery type: Identity exchange", new))
-    assert answer.forgery_type is None and len(answer.flags) == flags
+    assert answer.forgery_type is None
+    assert len(answer.flags) == flags
 
 
 def test_ablated_answers_need_fewer_texts():

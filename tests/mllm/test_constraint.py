@@ -128,11 +128,13 @@ def test_random_logits_give_strict_answers(tokenizer, seed):
     constraint = AnswerConstraint(tokenizer, max_free_tokens=2 + seed * 3)
     special = set(tokenizer.all_special_ids)
     for tokens in generate(constraint, seed, rows=4, vocab=len(tokenizer) + 7):
-        assert tokens[-1] == tokenizer.eos_token_id and not special & set(tokens[:-1])
+        assert tokens[-1] == tokenizer.eos_token_id
+        assert not special & set(tokens[:-1])
         text = constraint.decode(tokens)
         assert parse_strict(text) is not None, text
         answer = parse_answer(text, Role.ANCHOR, "q")
-        assert isinstance(answer, Answer) and answer.probability is not None
+        assert isinstance(answer, Answer)
+        assert answer.probability is not None
         assert (answer.forgery_type is ForgeryType.REAL) == (answer.result is Label.REAL)
 
 
@@ -172,7 +174,9 @@ def test_spaces_cannot_fill_a_text(tokenizer):
     blank = {i: 100.0 for i in range(len(tokenizer)) if tokenizer.decode([i], skip_special_tokens=True).isspace()}
     for tokens in generate(constraint, 0, rows=2, vocab=len(tokenizer), boost=blank):
         values = parse_strict(constraint.decode(tokens))
-        assert values is not None and values["description"] and values["reasoning"]
+        assert values is not None
+        assert values["description"]
+        assert values["reasoning"]
 
 
 def test_rows_stand_alone():

@@ -113,8 +113,10 @@ def test_pixels():
 def test_pixels_are_padded_in_the_middle(shape):
     pixels = prepare_pixels(np.full(shape, 255, np.uint8), 28)
     white = (pixels[0] > 1.5).all(0)
-    assert pixels.shape == (1, 3, 28, 28) and white[14, 14]
-    assert white[0, 14] == (shape[0] >= shape[1]) and white[14, 0] == (shape[1] >= shape[0])
+    assert pixels.shape == (1, 3, 28, 28)
+    assert white[14, 14]
+    assert white[0, 14] == (shape[0] >= shape[1])
+    assert white[14, 0] == (shape[1] >= shape[0])
     assert torch.equal(white, white.flip(0).flip(1))
 
 
@@ -172,9 +174,11 @@ def test_missing_and_unexpected_keys_are_listed(folder):
         import_llava(folder)
     message = str(error.value)
     missing, unexpected = message.split("unexpected:")
-    assert "2 missing" in missing and "model.language_model.norm.weight" in missing
+    assert "2 missing" in missing
+    assert "model.language_model.norm.weight" in missing
     assert "multi_modal_projector.linear_2.bias" in missing
-    assert "mm_projector.4.weight" in unexpected and "image_newline.x" in unexpected
+    assert "mm_projector.4.weight" in unexpected
+    assert "image_newline.x" in unexpected
 
 
 def test_wrong_shape_is_named(folder):

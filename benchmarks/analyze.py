@@ -46,7 +46,7 @@ class Constrained(LogitsProcessor):
 def reference(assistant: Assistant, face: Face) -> tuple[list[str], float]:
     """(raw answers, forgery score) the reference way."""
     engine, mllm = assistant.engine, assistant.engine.mllm
-    words = {e.name: e.word for e in measure(view(face))}
+    words = {e.name: e.word for e in measure(view(face))} | engine.encode(face.image).words
     raws = []
     for question in QUESTIONS:
         pixels = engine.pixels(face.image)

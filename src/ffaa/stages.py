@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer, LlavaForConditionalGeneration
 from ffaa import weights
 from ffaa.data import build, manifest
 from ffaa.data.manifest import Row, held_for_mids
+from ffaa.engine import FREE_TOKENS
 from ffaa.errors import InputError
 from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids.model import MIDS, MIDSConfig
@@ -39,7 +40,6 @@ from ffaa.vqa.hypothesis import hypothesis_rows
 log = logging.getLogger(__name__)
 TEXT_PART = "minilm-l6"
 TEXT_MAX_TOKENS = 256
-FREE_TOKENS = 128
 FEATURE_SETS = ("tune", "val", "mine")
 
 

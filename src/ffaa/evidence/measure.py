@@ -1,8 +1,8 @@
 """What can be measured on a face image without a label or a model.
 
 Every measure takes a `View` and returns one float; `MEASURES` names its unit, region, method and the words its
-value is put in. The cuts between words are quantiles over the training crops (`ffaa train evidence RECIPE` prints
-them), so 'soft' means soft among photos of that kind, not among all photographs.
+value is put in. The cuts between words lie near the quantiles of
+the training crops, so 'soft' means soft among photos of that kind, not among all photographs.
 """
 
 from __future__ import annotations

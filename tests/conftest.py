@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from ffaa.assistant import Assistant
+from ffaa.data import build, manifest
 from ffaa.data.forge.self_blend import self_blend
-from ffaa.data.manifest import SCHEMA
 from ffaa.evidence.measure import MEASURES
 from ffaa.mllm import nano
 from ffaa.mllm.answer import format_answer
@@ -94,10 +94,18 @@ def tiny_manifest(tmp_path_factory, hopper, astronaut):
                 }
             )
     with (root / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, SCHEMA.names[:12])
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_rows(tiny_manifest, tmp_path_factory):
+    """The rows of tiny_manifest as a manifest, with the faces that were found."""
+    out = tmp_path_factory.mktemp("tiny-rows")
+    build.build(build.csv_recipe(tiny_manifest / "manifest.csv"), tiny_manifest, out, workers=0)
+    return manifest.read(out)
 
 
 def _recipe(**changes):

@@ -6,23 +6,21 @@ settings it depends on). A killed stage goes on where it stopped, unless its inp
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ffaa.errors import UsageError
 from ffaa.mids.train import MidsArgs
 from ffaa.mllm.nano import BodyArgs
 from ffaa.mllm.train import MllmArgs
 from ffaa.mllm.train_tower import TowerArgs
+from ffaa.settings import load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +30,9 @@ class DataArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    manifest: str = Field("manifest.csv", description="CSV with one row per photo; its folder is the photos' root")
+    manifest: str = Field("manifest.csv", description="a manifest of `ffaa data build`, or a CSV of photos beside them")
     held: float = Field(0.15, ge=0, lt=1, description="share of training photos kept for MIDS alone")
-    limit: int | None = Field(None, ge=8, description="at most this many photos per split and label, for small twins")
+    limit: int | None = Field(None, ge=8, description="of a CSV at most this many photos per split and label")
 
 
 class TeachArgs(BaseModel):
@@ -68,28 +66,7 @@ class Recipe(BaseModel):
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises UsageError naming the file and, for an unknown key, the nearest known one."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such recipe")
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        hint = ""
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(first["loc"][:-1]), 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UsageError(f"{path}: {where}: {first['msg']}{hint}") from error
-
-
-def _known_keys(place: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in place:
-        kinds = model.model_fields[part].annotation
-        model = next(kind for kind in (kinds, *get_args(kinds)) if hasattr(kind, "model_fields"))
-    return list(model.model_fields)
+    return load_yaml(path, Recipe)
 
 
 class Run:

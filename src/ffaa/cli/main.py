@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ffaa.cli import analyze, bench, doctor, schema, train, weights
+from ffaa.cli import analyze, bench, data, doctor, schema, train, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("analyze")(analyze.analyze)
 app.command("schema")(schema.schema)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.add_typer(bench.app, name="bench")
 

@@ -10,9 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ffaa.data.faces import Detection, cut, face_rect, whole_image
+from ffaa.data.faces import Detection, cut, face_rect, resize_square, whole_image
 from ffaa.data.forge.self_blend import self_blend
+from ffaa.data.images import load_photo
 from ffaa.data.manifest import Row
+from ffaa.data.shards import read_bytes
 from ffaa.errors import InputError
 from ffaa.types import Box, Crop, Face, ForgeryType, Label
 
@@ -30,15 +32,24 @@ class Sample:
 
 
 def read_photo(root: Path, row: Row) -> np.ndarray:
-    """uint8 RGB pixels of a manifest row. Raises InputError when the file cannot be decoded."""
-    bgr = cv2.imread(str(root / row.path), cv2.IMREAD_COLOR)
+    """uint8 RGB pixels of a manifest row's file. Raises InputError when it cannot be decoded."""
+    if not row.size:
+        return load_photo(root / row.path).pixels
+    data = np.frombuffer(read_bytes(root, row), np.uint8)
+    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if bgr is None:
-        raise InputError(f"{root / row.path}: cannot be read; check the recipe's data root")
+        raise InputError(f"{root / row.path}: the crop is damaged; build the data again")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def plain_face(photo: np.ndarray, row: Row, size: int) -> Face:
-    """The face image that `analyze` makes: the paper's rule, or the centre square where no face was found."""
+    """The face image that `analyze` makes: the paper's rule, or the centre square where no face was found.
+
+    photo: what `read_photo` gives; a row's crop is taken as it is.
+    """
+    if row.crop is not None:
+        crop = row.crop.model_copy(update={"size": size})
+        return Face(resize_square(photo, size), row.box or crop.region, crop, "", row.score)
     if row.box is None:
         return whole_image(photo, size)
     return cut(photo, Detection(row.box, 0.0), size, "")
@@ -58,14 +69,15 @@ def _train_region(row: Row, rng: np.random.Generator) -> Box:
     side = min(row.width, row.height)
     left, top = (row.width - side) // 2, (row.height - side) // 2
     centre = Box(left=left, top=top, right=left + side, bottom=top + side)
-    if row.box is None or (rng.random() < 0.05 and _holds(centre, row.box)):
+    box = row.file_box
+    if box is None or (rng.random() < 0.05 and _holds(centre, box)):
         return centre
-    pad = rng.uniform(0.02, 0.32, 4) * row.box.width
+    pad = rng.uniform(0.02, 0.32, 4) * box.width
     return Box(
-        left=max(0, round(row.box.left - pad[0])),
-        top=max(0, round(row.box.top - pad[1])),
-        right=min(row.width, round(row.box.right + pad[2])),
-        bottom=min(row.height, round(row.box.bottom + pad[3])),
+        left=max(0, round(box.left - pad[0])),
+        top=max(0, round(box.top - pad[1])),
+        right=min(row.width, round(box.right + pad[2])),
+        bottom=min(row.height, round(box.bottom + pad[3])),
     )
 
 
@@ -94,7 +106,7 @@ def train_sample(root: Path, row: Row, size: int, rng: np.random.Generator, blen
     region = _train_region(row, rng)
     face = photo[region.top : region.bottom, region.left : region.right]
     left, top, right, bottom = face_rect(
-        Crop(region=region, padding=0, size=size, whole_image=row.box is None), row.box or region
+        Crop(region=region, padding=0, size=size, whole_image=row.box is None), row.file_box or region
     )
     label, kind = row.label, row.forgery_type
     mask: np.ndarray | None = np.zeros(face.shape[:2], np.float32) if label is Label.REAL else None

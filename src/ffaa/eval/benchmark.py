@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ffaa.assistant import Assistant
 from ffaa.data import manifest
+from ffaa.data.build import rows_of_csv
+from ffaa.data.crops import read_photo
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError, UsageError
 from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
+from ffaa.settings import load_yaml
 from ffaa.types import Analysis, Answer, Difficulty, ForgeryType, Label, Record, Verdict
 from ffaa.vqa.conversation import resume_jsonl
 
@@ -65,12 +67,7 @@ class Outcome(Record):
 
 def load_bench(path: Path) -> BenchRecipe:
     """Read a benchmark recipe; UsageError names what is wrong."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such benchmark recipe")
-    try:
-        return BenchRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
+    return load_yaml(path, BenchRecipe)
 
 
 def sample(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
@@ -105,29 +102,34 @@ def run(recipe: BenchRecipe, data: Path, assistant: Assistant, records: Path) ->
     A photo without a face is analysed as a whole image, as a user would after the message. Raises InputError when a
     photo cannot be read.
     """
-    csv_file = data / recipe.manifest
-    todo = sample(recipe, manifest.read_csv(csv_file))
+    file = data / recipe.manifest
+    todo = sample(recipe, rows_of_csv(file) if file.suffix == ".csv" else manifest.read(file))
     done = resume_jsonl(records, Outcome)
     if [o.path for o in done] != [r.path for r in todo[: len(done)]]:
         raise InputError(f"{records}: holds another run; remove it or name another file")
     rest = todo[len(done) :]
     records.parent.mkdir(parents=True, exist_ok=True)
-    with records.open("a", encoding="utf-8") as file:
-        for row, analysis in zip(
-            rest, _analyses(assistant, [str(csv_file.parent / r.path) for r in rest]), strict=True
-        ):
+    root = file if file.is_dir() else file.parent
+    with records.open("a", encoding="utf-8") as log_file:
+        for row, analysis in zip(rest, _analyses(assistant, root, rest), strict=True):
             verdict = analysis.verdicts[0]
             tower = _tower(assistant, analysis)
             outcome = _outcome(row, verdict, *tower)
             done.append(outcome)
-            file.write(outcome.model_dump_json() + "\n")
-            file.flush()
+            log_file.write(outcome.model_dump_json() + "\n")
+            log_file.flush()
             if len(done) % 100 == 0:
                 log.info("%d of %d photos", len(done), len(todo))
     return done
 
 
-def _analyses(assistant: Assistant, paths: Sequence[str]) -> Iterator[Analysis]:
+def _analyses(assistant: Assistant, root: Path, rows: Sequence[Row]) -> Iterator[Analysis]:
+    """Photos go through detection; rows that are face crops already are taken whole."""
+    if any(row.size for row in rows):
+        for row in rows:
+            yield assistant.analyze(read_photo(root, row), whole_image=bool(row.size))
+        return
+    paths = [str(root / row.path) for row in rows]
     for path, found in zip(paths, assistant.analyze_many(paths), strict=True):
         if not isinstance(found, Analysis):
             raise InputError(found.message)
@@ -137,7 +139,7 @@ def _analyses(assistant: Assistant, paths: Sequence[str]) -> Iterator[Analysis]:
 def _outcome(row: Row, verdict: Verdict, score: float | None, kind: ForgeryType | None) -> Outcome:
     anchor = verdict.answers[0]
     return Outcome(
-        path=row.path, sha256=row.sha256, split=row.split, test_set=row.test_set, label=row.label,
+        path=row.path, sha256=verdict.source.sha256 or row.sha256, split=row.split, test_set=row.test_set, label=row.label,
         forgery_type=row.forgery_type, said=verdict.label, said_type=verdict.forgery_type,
         forgery_score=verdict.forgery_score, match_score=verdict.match_score, difficulty=verdict.difficulty,
         anchor=anchor.result if isinstance(anchor, Answer) else None, tower_score=score, tower_type=kind,

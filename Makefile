@@ -30,6 +30,7 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.test: $(VENV)/.core
 	$(PIP) install -e '.[test]'
+	$(PIP) install --no-deps mediapipe==0.10.21
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

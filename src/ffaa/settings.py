@@ -23,7 +23,9 @@ def load_yaml(path: Path, model: type[M]) -> M:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        wrong = error.errors()
+        # A misspelt key is told before the missing one that it was meant for.
+        first = next((e for e in wrong if e["type"] == "extra_forbidden"), wrong[0])
         where = ".".join(str(part) for part in first["loc"])
         hint = ""
         if first["type"] == "extra_forbidden":

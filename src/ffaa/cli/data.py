@@ -125,3 +125,37 @@ def stats(
     if out is not None:
         for note in plots.write_report(out, folder, tally, tables, numbers, data, seed):
             typer.echo(note, err=True)
+
+
+@app.command("forge")
+def forge(
+    photos: Annotated[list[str], typer.Argument(metavar="PATH...", help="Photos of real faces, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: real/, fake/, masks/, manifest.csv, recipes.jsonl.")],
+    operation: Annotated[
+        list[str] | None, typer.Option(help="May be given more than once; default: all. See docs/forge.md.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="At most so many photos, a seeded draw.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides over everything that is drawn.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
+) -> None:
+    """Make forgeries with exact masks from photos of real faces. A killed run goes on where it stopped."""
+    with needs("data"):
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from ffaa.data.engines import default_workers
+        from ffaa.data.forge.folder import forge_folder
+        from ffaa.data.forge.operations import OPERATIONS
+        from ffaa.data.images import expand_paths
+
+    nothing: list[str] = []
+    paths = list(expand_paths(photos, nothing.append))
+    for name in nothing:
+        typer.echo(f"{name}: no photos there", err=True)
+    with Progress(console=Console(stderr=True)) as bar, needs("data"):
+        tasks = {stage: bar.add_task(stage, total=None) for stage in ("faces", "forgeries")}
+        written = forge_folder(
+            paths, out, operation or tuple(OPERATIONS), count, seed, workers=workers or default_workers(),
+            progress=lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
+        )  # fmt: skip
+    typer.echo(f"{written}; build it with the source kind csv, or give it to training as it is")

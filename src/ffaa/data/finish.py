@@ -119,7 +119,7 @@ def _write(
     photos = _photos(work, {d.of for d in dropped.values() if d.of >= 0})
     shards = ShardWriter(job.out, recipe.shards, recipe.shard_rows) if recipe.shards != "none" else None
     with (
-        manifest.Writer(job.out / REJECTED_NAME, REJECTED) as rejected,
+        manifest.Writer(job.out / manifest.REJECTED_NAME, REJECTED) as rejected,
         manifest.Writer(job.out / manifest.NAME) as writer,
     ):
         for source, item, why in work.rejected():

@@ -18,6 +18,7 @@ from ffaa.types import Box, Crop, ForgeryType, Label
 
 VERSION = "2"
 NAME = "manifest.parquet"
+REJECTED_NAME = "rejected.parquet"
 ROW_GROUP = 4096
 _BOX = ("left", "top", "right", "bottom")
 

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from ffaa.data.recipe import DataRecipe
+from ffaa.data.sources import SOURCES
 from ffaa.errors import UsageError
 from ffaa.eval.benchmark import load_bench
 from ffaa.recipe import Recipe, Run, load_recipe
+from ffaa.settings import load_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -17,15 +20,26 @@ def write(tmp_path, text):
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.name)
-def test_every_recipe_parses(path):
-    if "in_domain" in path.read_text() or path.name.startswith("bench"):
-        assert load_bench(path).name
-    else:
-        assert load_recipe(path).name
+def test_every_model_recipe_parses(path):
+    assert load_recipe(path).name
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("bench/*.yaml")), ids=lambda p: p.name)
+def test_every_benchmark_recipe_parses(path):
+    assert load_bench(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("data/*.yaml")), ids=lambda p: p.name)
+def test_every_data_recipe_parses(path):
+    found = load_yaml(path, DataRecipe)
+    assert found.name == path.stem
+    assert {source.kind for source in found.sources} <= set(SOURCES)
 
 
 def test_there_are_recipes():
-    assert (RECIPES / "nano.yaml").is_file()
+    assert {p.relative_to(RECIPES).as_posix() for p in RECIPES.rglob("*.yaml")} >= {
+        "nano.yaml", "bench/development.yaml", "data/multi-attack.yaml", "data/ow-ffa-bench.yaml", "data/photos.yaml",
+    }  # fmt: skip
 
 
 def test_defaults_and_values(tmp_path):

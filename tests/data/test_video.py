@@ -301,13 +301,15 @@ def test_mp4_without_its_index_is_refused(write):
 
 def test_damaged_frames_are_missing_not_patched_up(write):
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    path = write("a.mkv", pictures=[np.roll(noise, i, axis=1) for i in range(60)])
+    # Without arithmetic coding, which decodes nearly any bytes to something.
+    path = write("a.mkv", pictures=[np.roll(noise, i, axis=1) for i in range(60)], **{"x264-params": "cabac=0"})
     times = [i / RATE for i in range(60)]
     whole = {f.index: f.pixels for f in frames_at(path, times)}
     with av.open(str(path)) as container:
         key = next(p for p in container.demux(video=0) if p.is_keyframe and p.pts > 900)
     data = bytearray(path.read_bytes())
-    data[key.pos + key.size // 2] ^= 255
+    for place in range(key.pos + key.size // 4, key.pos + key.size // 2):
+        data[place] ^= 255
     path.write_bytes(data)
     frames = frames_at(path, times)
     found = list(frames)
@@ -398,10 +400,10 @@ def test_the_wall_clock_stands_still_between_frames_and_stops_decoding(write, mo
             yield item
 
     monkeypatch.setattr(stream.Video, "decoded", slow)
-    frames = frames_at(path, [0.0, 0.04, 0.5], VideoLimits(max_wall=10))
-    assert len(list(frames)) == 2
+    frames = frames_at(path, [0.0, 0.04, 0.08, 0.12, 0.16, 0.2], VideoLimits(max_wall=10))
+    assert len(list(frames)) == 4
     assert "longer than 10 s" in frames.broken
-    assert "1 of 3" in frames.broken
+    assert "2 of 6" in frames.broken
 
 
 def test_sizes_that_change_on_the_way(write, tmp_path):

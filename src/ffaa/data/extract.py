@@ -34,7 +34,6 @@ from ffaa.types import Face, Label
 MEASURE_SIZE = 224
 # DFFD's threshold on its grey difference masks; binary masks pass it too.
 CHANGED = 26
-PNG_LEVEL = 2
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def _faces(
     signature = phash(pixels) if usable else b""
     for track, detection in zip(tracks, usable, strict=True):
         face = cut(pixels, detection, recipe.size or MEASURE_SIZE, detector().name)
-        points = landmarks(pixels, detection.box) if recipe.pose else None
+        points = landmarks(pixels, detection.box, once=True) if recipe.pose else None
         yield _Found(frame, time, track, len(usable), face, points, signature)
 
 
@@ -231,7 +230,7 @@ def _stem(photo: str, one: _Found) -> str:
 def _save(path: Path, pixels: np.ndarray) -> bytes:
     """PNG of uint8 RGB (h, w, 3) or grey (h, w), written at once."""
     image = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    done, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
+    done, data = cv2.imencode(".png", image)
     if not done:
         raise OSError(errno.EIO, "the crop cannot be encoded")
     path.parent.mkdir(parents=True, exist_ok=True)

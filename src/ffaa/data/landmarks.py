@@ -101,17 +101,19 @@ def _look(photo: np.ndarray, centre: np.ndarray, side: float, angle: float) -> t
     return points, logit
 
 
-def landmarks(photo: np.ndarray, box: Box) -> np.ndarray | None:
+def landmarks(photo: np.ndarray, box: Box, once: bool = False) -> np.ndarray | None:
     """uint8 RGB (H, W, 3) and a face's box -> float32 (468, 3) in photo pixels, or None when no face is seen there.
 
     z has the scale of x and y and grows away from the camera. The mesh runs on a square around the box, then on a
-    square around the first points, turned so that the eyes are level.
+    square around the first points, turned so that the eyes are level. once: without the second look, in half the time.
     Raises WeightsError when the part 'face-mesh' is not installed, InputError for an array that is no photo.
     """
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
         raise InputError(f"a {photo.dtype} array of shape {photo.shape} is no photo; give uint8 RGB (H, W, 3)")
     centre = np.array([box.left + box.right, box.top + box.bottom]) / 2
-    points, _ = _look(photo, centre, ENLARGE * max(box.width, box.height), 0.0)
+    points, logit = _look(photo, centre, ENLARGE * max(box.width, box.height), 0.0)
+    if once:
+        return points if logit > MIN_LOGIT else None
     eyes = points[LEFT_EYE_OUTER, :2] - points[RIGHT_EYE_OUTER, :2]
     angle = float(np.arctan2(eyes[1], eyes[0]))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

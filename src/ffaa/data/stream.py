@@ -157,6 +157,8 @@ class Video:
             stated = stream.duration * unit if stream.duration else Fraction(container.duration or 0, 10**6)
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             counted = container.format.name in _COUNTED
+            if counted and stream.frames:  # FFmpeg shortens the length of a truncated AVI to fit its bytes
+                stated = stream.frames / rate
             try:
                 for packet in container.demux(stream):
                     self.clock.check()
@@ -191,53 +193,56 @@ class Video:
         broken = f"{self.name}: what can be read ends after {float(seconds):.1f} s ({failed})" if failed else None
         return Scan(times, keys, unit, seconds, size, codec, counted, broken)
 
-    def walk(self, scan: Scan, wanted: list[int], seek: bool = True) -> Iterator[tuple[int, np.ndarray]]:
+    def walk(self, scan: Scan, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """(time, upright pixels) of the first frame at or after each of the ascending times; each frame once."""
-        k, here = 0, scan.times[0]
-        with self.stream() as (container, stream):
-            seek = seek and container.format.name in _SOUGHT
-            frames = self.decoded(scan, container, stream)
-            while k < len(wanted):
-                key = scan.keys[max(0, bisect_right(scan.keys, wanted[k]) - 1)] if seek and scan.keys else here
-                sought = bisect_left(scan.times, key) - bisect_left(scan.times, here) > _WORTH
-                if sought:
-                    container.seek(key, stream=stream)
-                    frames = self.decoded(scan, container, stream, key)
-                for here, frame in frames:
-                    if frame is None or (sought and here > wanted[k]):  # it builds on frames before, or landed too late
-                        yield from self.walk(scan, wanted[k:], seek=False)
+        k, start, seek, again = 0, 0, True, True
+        while again:  # after damage with a new decoder: the old one's next pictures may be wrong without an error
+            again, here, moved = False, scan.times[0], False
+            with self.stream() as (container, stream):
+                seek = seek and container.format.name in _SOUGHT and bool(scan.keys)
+                frames = self.decoded(scan, container, stream, start)
+                while k < len(wanted) and not again:
+                    key = scan.keys[max(0, bisect_right(scan.keys, wanted[k]) - 1)] if seek else here
+                    sought = bisect_left(scan.times, key) - bisect_left(scan.times, here) > _WORTH
+                    if sought:
+                        container.seek(key, stream=stream)
+                        frames, moved = self.decoded(scan, container, stream, key=key), True
+                    for here, frame in frames:
+                        if frame is None or (sought and here > wanted[k]):
+                            # After seeking it need not be damage: the pictures may build on others before.
+                            again, start, seek = True, 0 if moved else here, False
+                            break
+                        sought = False
+                        if here >= wanted[k]:
+                            yield here, _upright(frame)
+                            k = bisect_right(wanted, here)
+                            break
+                    else:
                         return
-                    sought = False
-                    if here >= wanted[k]:
-                        yield here, _upright(frame)
-                        k = bisect_right(wanted, here)
-                        break
-                else:
-                    return
 
     def decoded(
-        self, scan: Scan, container: Any, stream: Any, key: int | None = None
+        self, scan: Scan, container: Any, stream: Any, start: int = 0, key: int | None = None
     ) -> Iterator[tuple[int, av.VideoFrame | None]]:
-        """(time, frame) from where the container stands, ascending; after damage it goes on at the next key frame.
+        """(time, frame) from where the container stands, ascending, up to the end or the first damage.
 
-        key: the key frame that was sought; a failure after it gives a None, for it need not be damage.
+        start: so many packets, and those up to a key frame, are passed over. key: the time of the key frame that was
+        sought. Damage gives (number of packets up to it, None).
         """
-        count, before, lost = 0, scan.times[0] - 1, False
-        for packet in container.demux(stream):
+        count, before, ready = 0, scan.times[0] - 1, start == 0
+        for number, packet in enumerate(container.demux(stream), 1):
             self.clock.check()
-            if packet.size and (packet.is_corrupt or (lost and not packet.is_keyframe)):
-                lost, count = True, count + 1
+            if not ready and number > start and packet.is_keyframe:
+                ready, key = True, packet.pts
+            if packet.size and not ready:
+                count += 1
                 continue
             if key is not None and packet.pts is not None and packet.pts < key:
                 continue  # comes after the key frame and is shown before it: may build on what was not decoded
-            lost = False
+            damaged = bool(packet.size) and packet.is_corrupt
             try:
-                frames = packet.decode()
+                frames = stream.codec_context.decode(None if damaged else packet)  # None: what the decoder held back
             except av.FFmpegError:
-                lost, count = bool(packet.size), count + 1
-                if key is not None:
-                    yield before, None
-                continue
+                frames, damaged = [], True
             for frame in frames:
                 self.check_size(frame.width, frame.height)
                 stamp = count if scan.counted else frame.pts
@@ -245,6 +250,9 @@ class Video:
                 if stamp is not None and stamp > before and not frame.is_corrupt:
                     before = stamp
                     yield stamp, frame
+            if damaged:
+                yield number, None
+                return
 
 
 @contextmanager

@@ -80,7 +80,9 @@ def built(tree, tmp_path_factory):
 
 
 def rejected(out):
-    return {r["photo"]: (r["kind"], r["reason"]) for r in pyarrow.parquet.read_table(out / "rejected.parquet").to_pylist()}
+    return {
+        r["photo"]: (r["kind"], r["reason"]) for r in pyarrow.parquet.read_table(out / "rejected.parquet").to_pylist()
+    }
 
 
 def same_set(one, two):
@@ -223,7 +225,9 @@ def test_without_crops_rows_point_to_the_photos(built, tree, tmp_path):
     assert (empty.box, empty.faces, empty.size, empty.width) == (None, 0, 0, 150)
     assert rows["photos/fake/swap/p00.png"].mask == "photos/masks/swap/p00.png"
     assert not (tmp_path / "s" / "crops").exists()
-    assert sorted(verify(tmp_path / "s", tree))[0].startswith("photos/fake/gan/both.png: the same file is labelled otherwise")
+    assert sorted(verify(tmp_path / "s", tree))[0].startswith(
+        "photos/fake/gan/both.png: the same file is labelled otherwise"
+    )
     for row in manifest.read(built[0])[:3]:
         assert rows[row.photo].box == row.box
 
@@ -278,7 +282,13 @@ def csv(root, rows):
 
 
 def test_a_leak_is_an_error_that_lists_the_pairs(tree, tmp_path):
-    csv(tree, [("real/l00.png", "real", "real", "c", "train", "", "g"), ("real/l01.png", "real", "real", "c", "test", "", "g")])
+    csv(
+        tree,
+        [
+            ("real/l00.png", "real", "real", "c", "train", "", "g"),
+            ("real/l01.png", "real", "real", "c", "test", "", "g"),
+        ],
+    )
     settings = recipe(sources=[{"kind": "csv", "root": "."}])
     with pytest.raises(InputError, match=r"1 leaks: .*real/l00\.png and .*real/l01\.png; mend the splits"):
         build(settings, tree, tmp_path / "s", workers=0)
@@ -297,7 +307,9 @@ def test_given_splits_and_benchmark_sets_stay(tree, tmp_path):
         ("real/l05.png", "real", "real", "c", "train", "", "x"),
     ])  # fmt: skip
     build(recipe(sources=[{"kind": "csv", "root": "."}]), tree, tmp_path / "s", workers=0)
-    found = {r.photo.removeprefix("photos/"): (r.split, r.bench, r.group, r.test_set) for r in manifest.read(tmp_path / "s")}
+    found = {
+        r.photo.removeprefix("photos/"): (r.split, r.bench, r.group, r.test_set) for r in manifest.read(tmp_path / "s")
+    }
     assert found == {
         "real/l00.png": ("bench", "SET", "", "SET"),
         "fake/gan/n00.png": ("val", "", "", "c"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ffaa.data import clean
-from ffaa.data.clean import SPLITS, Faces, Groups, Leak
+from ffaa.data.clean import SPLITS, Faces, Groups, LeakError
 
 NONE = len(SPLITS)
 
@@ -38,7 +38,7 @@ def test_groups_join_through_others():
 def test_the_name_of_a_group_does_not_depend_on_the_order():
     for order in ([("b", "c"), ("a", "b")], [("a", "b"), ("b", "c")]):
         groups = Groups()
-        number = [groups.join(keys) for keys in order][0]
+        number, _ = (groups.join(keys) for keys in order)
         assert groups.names() == {groups.root(number): "a"}
 
 
@@ -90,7 +90,7 @@ def test_a_near_training_copy_gives_way_to_the_test_one():
 def test_given_splits_that_cut_a_group():
     found = faces([{"given": "train"}, {"given": "test"}, {}, {"given": "train"}, {"given": "val"}])
     groups, kept = np.array([0, 0, 0, 1, 2]), np.arange(5)
-    with pytest.raises(Leak) as leak:
+    with pytest.raises(LeakError) as leak:
         clean.given_splits(found, groups, kept, drop=False)
     assert leak.value.pairs == [(0, 1)]
     dropped = clean.given_splits(found, groups, kept, drop=True)

@@ -75,7 +75,7 @@ def test_ray_gives_the_same(job, expected):
 
 
 def test_the_registry():
-    assert ENGINES == {"local": local, "ray": on_ray}
+    assert {"local": local, "ray": on_ray} == ENGINES
 
 
 def test_tasks_are_not_read_ahead_of_the_work(job, monkeypatch):

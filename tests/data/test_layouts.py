@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
+from tests.data import trees
 
 from ffaa.data import manifest
 from ffaa.data.build import build
 from ffaa.data.recipe import DataRecipe
 from ffaa.data.verify import verify
-from tests.data import trees
 
 
 @pytest.fixture(scope="module")

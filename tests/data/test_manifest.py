@@ -35,7 +35,7 @@ def test_round_trip(tmp_path):
 
 def test_every_field_has_a_column():
     flat = record(row(1, box=BOX))
-    assert list(flat) and set(flat) == set(SCHEMA.names)
+    assert set(flat) == set(SCHEMA.names)
     assert (flat["left"], flat["bottom"]) == (61, 119)
     assert SCHEMA.field("time").type == "double"
     assert SCHEMA.field("width").type == "int32"
@@ -44,9 +44,8 @@ def test_every_field_has_a_column():
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     manifest.write(tmp_path / NAME, [row(0)])
-    with pytest.raises(RuntimeError), Writer(tmp_path / NAME) as writer:
-        writer.add(record(row(1)))
-        raise RuntimeError
+    with pytest.raises(KeyError), Writer(tmp_path / NAME) as writer:
+        writer.add(record(row(1)) | {"width": {}["missing"]})
     assert manifest.read(tmp_path) == [row(0)]
     assert [p.name for p in tmp_path.iterdir()] == [NAME]
 

@@ -61,7 +61,12 @@ def test_a_tar_is_a_webdataset(tmp_path):
     rows = pack(tmp_path, "webdataset")
     with tarfile.open(tmp_path / "shards" / "train-00000.tar") as tar:
         names = tar.getnames()
-        assert names[:4] == ["crops_ab_face-0.png", "crops_ab_face-0.json", "crops_ab_face-1.png", "crops_ab_face-1.json"]
+        assert names[:4] == [
+            "crops_ab_face-0.png",
+            "crops_ab_face-0.json",
+            "crops_ab_face-1.png",
+            "crops_ab_face-1.json",
+        ]
         assert tar.extractfile(names[0]).read() == image(0)[1]
         assert json.load(io.TextIOWrapper(tar.extractfile(names[1])))["sha256"] == rows[0].sha256
 

@@ -88,9 +88,7 @@ def listed(recipe: DataRecipe, data: Path) -> Iterator[tuple[int, str, int, Item
             raise InputError(f"{root}: the source '{args.kind}' found nothing there; {source.obtain}")
 
 
-def _extract(
-    work: Work, job: Job, engine: str, workers: int, address: str | None, progress: Progress
-) -> None:
+def _extract(work: Work, job: Job, engine: str, workers: int, address: str | None, progress: Progress) -> None:
     started = time.monotonic()
     recipe = job.recipe
     if work.get("listed") is None:
@@ -182,9 +180,15 @@ def rows_of_csv(csv: Path) -> list[Row]:
         split, bench = split_of(recipe.sources[0], item)
         rows.append(
             Row(
-                path=item.path, label=item.label, forgery_type=item.forgery_type, method=item.method,
-                dataset=item.dataset, split=split, bench=bench, regions=item.regions,
+                path=item.path,
+                label=item.label,
+                forgery_type=item.forgery_type,
+                method=item.method,
+                dataset=item.dataset,
+                split=split,
+                bench=bench,
+                regions=item.regions,
                 group=item.groups[0] if item.groups else "",
-            )  # fmt: skip
+            )
         )
     return rows

@@ -1,5 +1,4 @@
-"""Which faces stay and in which split: groups, duplicates, splits, leaks. Works on numbers: some 100 bytes a face.
-"""
+"""Which faces stay and in which split: groups, duplicates, splits, leaks. Works on numbers: some 100 bytes a face."""
 
 from __future__ import annotations
 
@@ -147,18 +146,17 @@ def given_splits(faces: Faces, groups: np.ndarray, kept: np.ndarray, drop: bool)
     given: np.ndarray = np.array(faces.given)
     order = kept[np.argsort(groups[kept], kind="stable")]
     order = order[given[order] < len(SPLITS)]
-    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0]) if len(order) else []
     dropped: dict[int, Dropped] = {}
-    for members in np.split(order, starts[1:]) if len(order) else ():
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
         if len(set(given[members])) > 1:
             first = int(members[np.argmin(given[members])])
             dropped |= {int(i): Dropped("leak", first) for i in members if given[i] != given[first]}
     if dropped and not drop:
-        raise Leak([(i, why.of) for i, why in sorted(dropped.items())])
+        raise LeakError([(i, why.of) for i, why in sorted(dropped.items())])
     return dropped
 
 
-class Leak(InputError):
+class LeakError(InputError):
     """Groups that the given splits cut. pairs: places of two faces of one group."""
 
     def __init__(self, pairs: list[tuple[int, int]]):
@@ -188,7 +186,9 @@ def assign(faces: Faces, groups: np.ndarray, kept: np.ndarray, shares: dict[int,
         val, test = (round(share * total) for share in shares[int(number)])
         # A group belongs to the first quota that was not full before it.
         split[drawn] = np.where(
-            before < val, SPLITS.index("val"), np.where(before < val + test, SPLITS.index("test"), SPLITS.index("train"))
+            before < val,
+            SPLITS.index("val"),
+            np.where(before < val + test, SPLITS.index("test"), SPLITS.index("train")),
         )
     return split[member]
 

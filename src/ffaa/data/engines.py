@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
 
 
-def local(tasks: Iterator[Task], job: Job, workers: int, address: str | None = None) -> Iterator[list[Outcome]]:
+def local(tasks: Iterator[Task], job: Job, workers: int, address: str | None = None) -> Generator[list[Outcome]]:
     """A pool of `workers` processes on this machine; 0: in this process.
 
     A file that kills its process (a decoder's crash, too much memory) is found by trying the batches that were under
@@ -127,7 +127,7 @@ class _RayExtract:
         return pa.table({"outcome": pa.array(found, pa.string())})
 
 
-def on_ray(tasks: Iterator[Task], job: Job, workers: int, address: str | None = None) -> Iterator[list[Outcome]]:
+def on_ray(tasks: Iterator[Task], job: Job, workers: int, address: str | None = None) -> Generator[list[Outcome]]:
     """The same as a Ray Data job, on a Ray of its own or the cluster at `address`.
 
     On a cluster, the folders of the data and of the build must be the same shared paths on every node.
@@ -201,7 +201,7 @@ def _same_imports() -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-Engine = Callable[[Iterator[Task], Job, int, str | None], Iterator[list[Outcome]]]
+Engine = Callable[[Iterator[Task], Job, int, str | None], Generator[list[Outcome]]]
 ENGINES: dict[str, Engine] = {"local": local, "ray": on_ray}
 
 

@@ -115,9 +115,7 @@ def _video(task: Task, job: Job, path: Path, outcome: Outcome) -> None:
         found += _faces(frame.pixels, recipe, frame.index, frame.time, tracker)
         shape = frame.pixels.shape
     if not found:
-        outcome.rejected.append(
-            Rejected("no face", f"no face of at least {recipe.min_face} px in {len(times)} frames")
-        )
+        outcome.rejected.append(Rejected("no face", f"no face of at least {recipe.min_face} px in {len(times)} frames"))
         return
     root = job.data / args.root
     for name in ("mask", "reference"):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ffaa.data import clean, manifest
-from ffaa.data.clean import SPLITS, Dropped, Faces, Groups, Leak
+from ffaa.data.clean import SPLITS, Dropped, Faces, Groups, LeakError
 from ffaa.data.extract import Job, below
 from ffaa.data.phash import DISTANCE
 from ffaa.data.shards import ShardWriter
@@ -20,7 +20,6 @@ from ffaa.data.sources.base import Item, SourceArgs
 from ffaa.data.work import Work
 from ffaa.errors import InputError
 from ffaa.types import Label
-
 
 REJECTED = pa.schema(
     [(name, pa.string()) for name in ("dataset", "photo", "label", "method", "kind", "reason")]
@@ -78,8 +77,9 @@ class _Survey:
         self.roots = np.array([self.groups.root(g) if g >= 0 else -2 - i for i, g in enumerate(faces.group)], np.int64)
         # A collection that brings a test split of its own gets no second one.
         self.shares = {
-            number: tuple(
-                0.0 if name in official[dataset] else share for name, share in (("val", recipe.val), ("test", recipe.test))
+            number: (
+                0.0 if "val" in official[dataset] else recipe.val,
+                0.0 if "test" in official[dataset] else recipe.test,
             )
             for (dataset, _), number in strata.items()
         }
@@ -98,7 +98,7 @@ def finish(work: Work, job: Job) -> dict[str, Any]:
         roots = survey.roots = clean.related(faces, roots, kept, DISTANCE)
     try:
         leaks = clean.given_splits(faces, roots, kept, recipe.leaks == "drop")
-    except Leak as leak:
+    except LeakError as leak:
         named = _photos(work, {i for pair in leak.pairs[: clean.SHOWN] for i in pair})
         shown = [(named[a], named[b]) for a, b in leak.pairs[: clean.SHOWN]]
         text = clean.leak_message(shown, len(leak.pairs))

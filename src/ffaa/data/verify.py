@@ -87,6 +87,6 @@ def _repeated(faces: Faces, names: list[str]) -> Iterator[str]:
         if why.kind == "conflict":
             yield f"{names[i]}: the same file is labelled otherwise as {names[why.of]}"
     found = links(hash_array(faces.hashes), DISTANCE)
-    for i in np.flatnonzero(found >= 0):
+    for i in np.flatnonzero(found >= 0).tolist():
         if faces.given[i] != faces.given[found[i]] and groups[i] != groups[found[i]]:
             yield f"{names[i]}: leak: nearly equal to {names[found[i]]}, in another split"

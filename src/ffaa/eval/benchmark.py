@@ -21,7 +21,7 @@ from ffaa.data import manifest
 from ffaa.data.build import rows_of_csv
 from ffaa.data.crops import read_photo
 from ffaa.data.manifest import Row
-from ffaa.errors import InputError, UsageError
+from ffaa.errors import InputError
 from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
 from ffaa.settings import load_yaml
 from ffaa.types import Analysis, Answer, Difficulty, ForgeryType, Label, Record, Verdict
@@ -139,7 +139,8 @@ def _analyses(assistant: Assistant, root: Path, rows: Sequence[Row]) -> Iterator
 def _outcome(row: Row, verdict: Verdict, score: float | None, kind: ForgeryType | None) -> Outcome:
     anchor = verdict.answers[0]
     return Outcome(
-        path=row.path, sha256=verdict.source.sha256 or row.sha256, split=row.split, test_set=row.test_set, label=row.label,
+        path=row.path, sha256=verdict.source.sha256 or row.sha256, split=row.split, test_set=row.test_set,
+        label=row.label,
         forgery_type=row.forgery_type, said=verdict.label, said_type=verdict.forgery_type,
         forgery_score=verdict.forgery_score, match_score=verdict.match_score, difficulty=verdict.difficulty,
         anchor=anchor.result if isinstance(anchor, Answer) else None, tower_score=score, tower_type=kind,

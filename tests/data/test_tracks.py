@@ -149,3 +149,12 @@ def test_frames_come_in_order(frame):
     tracker.add(4, *frame())
     with pytest.raises(UsageError, match="in order"):
         tracker.add(4, *frame())
+
+
+def test_a_jump_of_the_detectors_box_is_no_other_person(hopper):
+    """Two boxes that dlib gave for one face in two frames of one shot, a fifth apart in size."""
+    tracker = Tracker()
+    photo = cv2.resize(hopper[60:420, 90:450], (192, 192), interpolation=cv2.INTER_AREA)
+    first, second = Box(left=51, top=40, right=148, bottom=138), Box(left=44, top=18, right=164, bottom=138)
+    assert tracker.add(0, [Detection(first, 1.0)], photo) == [0]
+    assert tracker.add(1, [Detection(second, 1.0)], photo) == [0]

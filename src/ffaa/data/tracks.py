@@ -24,6 +24,9 @@ from ffaa.types import Box
 # A face width away costs 0.1, as does a size 2.7 times as large, both together at most AWAY, and so does a cut: from
 # there on looks must be nearer than 0.12.
 GATE, PLACE, SIZE, AWAY = 0.25, 0.1, 0.1, 0.13
+# The detector's box jumps by a fifth of its size on one and the same face, and its looks with it: a face that overlaps
+# the last one of a track by half, in one shot, may look that much different.
+OVERLAP, STAYED = 0.5, 0.35
 _AROUND = 0.2  # of the box, on every side: hair and collar tell people apart
 _KEPT = 0.7  # of a track's looks, when it is seen again
 _NEVER = 1e6
@@ -116,4 +119,13 @@ def _cost(track: _Track, face: _Track) -> float:
         place, size = float(np.hypot(across, down)) / (a.width + b.width), abs(float(np.log(a.width / b.width)))
         away = min(AWAY, PLACE * place + SIZE * size)
     cost = 0.5 * (pictures + colours) + away
-    return cost if cost < GATE else _NEVER
+    here = track.shot == face.shot and _overlap(track.box, face.box) >= OVERLAP
+    return cost if cost < (STAYED if here else GATE) else _NEVER
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    across = min(a.right, b.right) - max(a.left, b.left)
+    down = min(a.bottom, b.bottom) - max(a.top, b.top)
+    both = max(across, 0) * max(down, 0)
+    return both / (a.width * a.height + b.width * b.height - both)

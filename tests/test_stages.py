@@ -11,7 +11,11 @@ from transformers import LlavaForConditionalGeneration
 
 from ffaa import recipe as recipe_module
 from ffaa import weights
+from ffaa.data import manifest
+from ffaa.data.build import build
 from ffaa.data.manifest import held_for_mids
+from ffaa.data.recipe import DataRecipe
+from ffaa.data.sources.base import SourceArgs
 from ffaa.mllm import features
 from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
@@ -153,3 +157,31 @@ def test_the_tower_inside_the_packed_mllm_is_the_trained_one(tiny_run):
     for name, value in trained.items():
         assert torch.equal(loaded[name].float(), value.half().float()), name
     assert trained["stem.1.running_mean"].abs().max() > 0
+
+
+@pytest.fixture(scope="module")
+def crop_set(tiny_manifest, tmp_path_factory):
+    """What `ffaa data build` makes of the tiny photos: crops of 224 px."""
+    out = tmp_path_factory.mktemp("crop-set")
+    recipe = DataRecipe(
+        name="crops", sources=[SourceArgs(kind="csv", root=".")], no_face="whole", pose=False, duplicates=False, val=0,
+        test=0,
+    )  # fmt: skip
+    build(recipe, tiny_manifest, out, workers=0)
+    return out
+
+
+def test_a_built_set_is_taken_as_it_is(again, crop_set):
+    """Stages train on crops as on photos."""
+    assert again(data=crop_set, until="tower", **{"data": {"manifest": "manifest.parquet"}}) == ["faces", "tower"]
+    assert manifest.read(again.folder / "faces.parquet") == manifest.read(crop_set)
+
+
+def test_changed_photos_are_looked_at_again(again, tiny_run, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_run.data, data)
+    assert again(data=data, until="faces") == []
+    lines = (data / "manifest.csv").read_text().splitlines()
+    (data / "manifest.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert again(data=data, until="faces") == ["faces"]
+    assert len(manifest.read(again.folder / "faces.parquet")) == len(lines) - 2

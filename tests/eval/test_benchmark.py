@@ -4,8 +4,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ffaa.data.build import build
 from ffaa.data.crops import plain_face, read_photo
 from ffaa.data.images import load_photo
+from ffaa.data.recipe import DataRecipe
+from ffaa.data.sources.base import SourceArgs
 from ffaa.errors import InputError, UsageError
 from ffaa.eval import benchmark as module
 from ffaa.eval.benchmark import BenchRecipe, Outcome, load_bench, markdown, result, run, sample, summarise, write_csv
@@ -63,6 +66,20 @@ def test_bad_recipes(tmp_path, text):
         load_bench(tmp_path / "b.yaml")
     with pytest.raises(UsageError, match="no such"):
         load_bench(tmp_path / "none.yaml")
+
+
+def test_crops_are_analysed_whole(tiny_assistant, tiny_manifest, tmp_path):
+    """A built set of crops, in single files and in shards, gives the same figures."""
+    source = SourceArgs(kind="csv", root=".", per_class=1)
+    found = []
+    for kind in ("none", "webdataset"):
+        settings = DataRecipe(name="c", sources=[source], pose=False, duplicates=False, val=0, test=0, shards=kind)
+        build(settings, tiny_manifest, tmp_path / kind, workers=0)
+        recipe = BenchRecipe(name="crops", manifest="manifest.parquet")
+        found.append(run(recipe, tmp_path / kind, tiny_assistant, tmp_path / f"{kind}.jsonl"))
+    assert found[0]
+    assert all(o.whole_image for o in found[0])
+    assert found[0] == found[1]
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ffaa.cli import analyze, bench, data, doctor, schema, train, weights
+from ffaa.cli import analyze, bench, data, doctor, schema, train, vqa, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -28,6 +28,7 @@ app.command("schema")(schema.schema)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(vqa.app, name="vqa")
 app.command("train")(train.train)
 app.add_typer(bench.app, name="bench")
 

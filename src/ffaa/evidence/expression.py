@@ -54,13 +54,13 @@ def eyes_open(look: Look) -> float:
 
 MEASURES: dict[str, Measure] = {
     "mouth_open": Measure(mouth_open, "face sizes", "mouth", "gap of the mesh's inner lips",
-                          (0.02, 0.05, 0.11), ("closed", "barely open", "open", "wide open")),
+                          (0.02, 0.05, 0.1), ("closed", "barely open", "open", "wide open")),
     "smile": Measure(smile, "face sizes", "mouth", "lift of the mouth's corners",
-                     (0.03, 0.06), ("none", "slight", "smile")),
+                     (0.004, 0.022, 0.04), ("none", "slight", "lifted", "smile")),
     "mouth_width": Measure(mouth_width, "face sizes", "mouth", "distance of the mouth's corners",
-                           (0.36, 0.46), ("narrow", "relaxed", "stretched")),
+                           (0.36, 0.47), ("narrow", "relaxed", "stretched")),
     "brows": Measure(brows, "face sizes", "brows", "distance from upper lids to brows",
-                     (0.15, 0.19), ("low", "relaxed", "raised")),
+                     (0.145, 0.175), ("low", "relaxed", "raised")),
     "eyes_open": Measure(eyes_open, "height / width", "eyes", "opening of the mesh's lids",
-                         (0.24, 0.40), ("narrow", "open", "wide")),
+                         (0.225, 0.35), ("narrow", "open", "wide")),
 }  # fmt: skip

@@ -54,16 +54,16 @@ def saturation(look: Look) -> float:
 
 
 MEASURES: dict[str, Measure] = {
-    "brightness": Measure(brightness, "L*", "skin", "mean CIE L*", (45.0, 66.0), ("dark", "medium", "bright")),
+    "brightness": Measure(brightness, "L*", "skin", "mean CIE L*", (48.0, 68.0), ("dark", "medium", "bright")),
     "contrast": Measure(contrast, "grey levels", "face", "5th to 95th percentile",
-                        (95.0, 155.0), ("low", "medium", "high")),
+                        (95.0, 150.0), ("low", "medium", "high")),
     "light_side": Measure(light_side, "L*", "cheeks", "left minus right cheek in the picture",
-                          (-14.0, -6.0, 6.0, 14.0), ("right", "slightly right", "even", "slightly left", "left")),
+                          (-14.0, -5.0, 5.0, 14.0), ("right", "slightly right", "even", "slightly left", "left")),
     "light_height": Measure(light_height, "L*", "forehead to chin", "forehead minus chin",
-                            (-5.0, 12.0), ("below", "even", "above")),
+                            (0.0, 18.0), ("below", "even", "above")),
     "evenness": Measure(evenness, "L*", "skin", "spread of the smoothed lightness",
-                        (5.0, 9.5), ("flat", "modelled", "strong shadows")),
-    "glare": Measure(glare, "percent", "skin", "share 18 L* above the median", (0.4, 5.0), ("matt", "soft", "shiny")),
+                        (6.2, 11.5), ("flat", "modelled", "strong shadows")),
+    "glare": Measure(glare, "percent", "skin", "share 18 L* above the median", (0.3, 8.0), ("matt", "soft", "shiny")),
     "warmth": Measure(warmth, "b*", "image", "mean CIE b*", (7.0, 18.0), ("cool", "neutral", "warm")),
     "saturation": Measure(saturation, "C*", "image", "mean CIE chroma",
                           (5.0, 13.0, 26.0), ("grey", "muted", "natural", "strong")),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,17 +13,19 @@ import numpy as np
 from ffaa.data.landmarks import REGIONS, face_size, pose, region_mask
 from ffaa.evidence.record import NotMeasurableError
 
+T = TypeVar("T")
 EPSILON = 1e-3
 # Centres of skin patches as means of mesh points; 'picture_left' is the person's right cheek.
 PATCHES: dict[str, tuple[int, ...]] = {
     "picture_left": (50, 205, 101),
     "picture_right": (280, 425, 330),
     "forehead": (9, 151),
-    "chin": (199, 175),
+    "chin": (18, 200),
     "nose": (5, 4),
 }
 RADIUS = 0.09  # of a patch, in face sizes
 SEEN = 0.6  # share of an area that must lie inside the image
+SEEN_LINE = 0.35  # the same for a contour: crops often cut the chin off
 MIN_AREA = 300  # pixels around the face for a comparison with it
 STEPS = 160  # points on a contour
 
@@ -39,6 +43,14 @@ class Look:
     image: np.ndarray
     mesh: np.ndarray | None
     scale: float | None = None
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for this face."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        value: T = self._kept[key]
+        return value
 
     @property
     def points(self) -> np.ndarray:
@@ -137,16 +149,20 @@ class Look:
 
     def patch(self, name: str) -> np.ndarray:
         """bool (S, S): a skin patch of PATCHES."""
-        return self.disc(self.points[list(PATCHES[name]), :2].mean(0), RADIUS * self.size)
+        centre = self.points[list(PATCHES[name]), :2].mean(0)
+        return self.once(("patch", name), lambda: self.disc(centre, RADIUS * self.size))
 
     def region(self, name: str, grow: float = 0.0) -> np.ndarray:
         """bool (S, S): a region of the mesh, grown by `grow` face sizes."""
+        return self.once(("region", name, grow), lambda: self._region(name, grow))
+
+    def _region(self, name: str, grow: float) -> np.ndarray:
         if self._share_seen(self.points[list(REGIONS[name]), :2]) < SEEN:
             raise NotMeasurableError("that part of the face lies outside the image")
         mask = region_mask(self.points, name, self.image.shape)
         if grow:
             reach = max(1, round(grow * self.size))
-            mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+            mask = cv2.dilate(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
         if mask.sum() < 12:
             raise NotMeasurableError("that part of the face is too small here")
         return mask > 0
@@ -164,7 +180,7 @@ class Look:
     def along(self, plane: np.ndarray, line: np.ndarray) -> np.ndarray:
         """The values of `plane` on `line`. Raises NotMeasurableError where much of it lies outside the image."""
         seen = ((line >= 0) & (line <= self.gray.shape[0] - 1)).all(1)
-        if seen.mean() < SEEN:
+        if seen.mean() < SEEN_LINE:
             raise NotMeasurableError("the outline lies outside the image")
         at = line[seen]
         values = cv2.remap(plane, at[None, :, 0].copy(), at[None, :, 1].copy(), cv2.INTER_LINEAR)[0]

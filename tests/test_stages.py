@@ -171,10 +171,14 @@ def crop_set(tiny_manifest, tmp_path_factory):
     return out
 
 
-def test_a_built_set_is_taken_as_it_is(again, crop_set):
+def test_a_built_set_is_taken_as_it_is(crop_set, make_tiny_recipe, use_tiny_parts, tmp_path):
     """Stages train on crops as on photos."""
-    assert again(data=crop_set, until="tower", **{"data": {"manifest": "manifest.parquet"}}) == ["faces", "tower"]
-    assert manifest.read(again.folder / "faces.parquet") == manifest.read(crop_set)
+    recipe = make_tiny_recipe(data={"manifest": "manifest.parquet", "held": 0.3})
+    stages = Stages(recipe, crop_set, tmp_path / "run")
+    stages.tower()
+    assert stages.rows == manifest.read(crop_set)
+    assert (tmp_path / "run" / "tower.safetensors").is_file()
+    assert not (tmp_path / "run" / "faces").exists()
 
 
 def test_changed_photos_are_looked_at_again(again, tiny_run, tmp_path):

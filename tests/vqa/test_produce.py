@@ -15,7 +15,8 @@ from ffaa.vqa import produce
 from ffaa.vqa.conversation import read_jsonl
 from ffaa.vqa.judge import Support, judge
 from ffaa.vqa.row import VqaRow
-from ffaa.vqa.teachers.grounded_teacher import GroundedTeacher, record_of
+from ffaa.vqa.teachers.grounded_teacher import STATED, GroundedTeacher, record_of
+from ffaa.vqa.writer import BALANCE
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_one_row_per_face_in_the_manifests_order(rows, crops):
 def test_rows_state_the_truth_in_five_lines(rows):
     for row in rows:
         assert (row.result, row.stated_type) == (row.label, row.forgery_type)
-        assert 0.55 <= row.probability <= 0.99
+        assert 0.52 <= row.probability <= 0.99
         lines = row.raw.splitlines()
         assert len(lines) == 5
         assert parse_strict(row.raw) is not None
@@ -85,6 +86,11 @@ def test_every_sentence_names_what_it_rests_on_and_it_holds(rows, crops):
             assert found is not Support.CONTRADICTED, sentence.text
             supported += found is Support.SUPPORTED
     assert supported > 4 * len(rows)
+
+
+def test_every_balance_has_its_probabilities():
+    assert set(STATED) == set(BALANCE)
+    assert all(0.5 < low < high < 1 for low, high in STATED.values())
 
 
 def test_the_description_does_not_know_the_label(rows, crops):

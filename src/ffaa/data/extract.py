@@ -226,16 +226,14 @@ def _stem(photo: str, one: _Found) -> str:
 
 
 def _save(path: Path, pixels: np.ndarray) -> bytes:
-    """PNG of uint8 RGB (h, w, 3) or grey (h, w), written at once."""
+    """PNG of uint8 RGB (h, w, 3) or grey (h, w). A file torn by a kill is written again: its item was not done."""
     image = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     done, data = cv2.imencode(".png", image)
     if not done:
         raise OSError(errno.EIO, "the crop cannot be encoded")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(data.tobytes())
-    part.replace(path)
-    return data.tobytes()
+    path.write_bytes(text := data.tobytes())
+    return text
 
 
 def batches(tasks: Iterator[Task], size: int) -> Iterator[list[Task]]:

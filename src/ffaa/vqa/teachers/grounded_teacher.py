@@ -28,7 +28,9 @@ QUEUED = 8
 # (description, reasoning, result, probability, forgery type) -> the five lines; `ffaa.mllm.answer.format_answer`.
 Format = Callable[[str, str, Label, float, ForgeryType], str]
 # How sure an answer states to be, by what all its evidence says: lowest and highest probability.
-STATED = {"strong": (0.9, 0.99), "medium": (0.78, 0.92), "weak": (0.64, 0.8), "against": (0.55, 0.65)}
+STATED = {
+    "strong": (0.9, 0.99), "medium": (0.78, 0.92), "weak": (0.66, 0.8), "open": (0.58, 0.68), "against": (0.52, 0.6),
+}  # fmt: skip
 
 
 def record_of(row: Row, image: np.ndarray) -> EvidenceRecord:

@@ -66,7 +66,7 @@ def jpeg_quality(data: bytes | Path) -> int | None:
     header = _header(data) if isinstance(data, Path) else data[:_HEADER]
     try:
         with JpegImageFile(io.BytesIO(header)) as image:
-            tables = dict(getattr(image, "quantization", None))
+            tables = dict(getattr(image, "quantization", {}))
     except Exception:  # broken headers raise anything: SyntaxError, struct.error, IndexError ...
         return None
     known = [(place, tables[place]) for place in (0, 1) if len(tables.get(place, ())) == 64]

@@ -294,6 +294,12 @@ def test_a_leak_is_an_error_that_lists_the_pairs(tree, tmp_path):
         build(settings, tree, tmp_path / "s", workers=0)
     assert not (tmp_path / "s" / "manifest.parquet").exists()
     dropping = settings.model_copy(update={"leaks": "drop"})
+    seen = []
+    build(dropping, tree, tmp_path / "s", workers=0, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 2)]  # the same folder goes on; nothing is looked at again
+    assert [r.photo for r in manifest.read(tmp_path / "s")] == ["photos/real/l01.png"]
+    with pytest.raises(InputError, match="other settings"):
+        build(settings, tree, tmp_path / "s", workers=0)
     build(dropping, tree, tmp_path / "d", workers=0)
     assert [(r.photo, r.split) for r in manifest.read(tmp_path / "d")] == [("photos/real/l01.png", "test")]
     assert rejected(tmp_path / "d")["photos/real/l00.png"][0] == "leak"

@@ -96,6 +96,12 @@ def test_two_builds_cannot_share_a_folder(tmp_path, work):
         Work(tmp_path / "out")
 
 
+def test_other_troubles_of_the_folder_are_not_called_full(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file exists\); give a folder that can be written"), disk(tmp_path / "file"):
+        Work(tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
 )

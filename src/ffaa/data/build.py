@@ -66,10 +66,12 @@ def build(
 
 def _belongs(work: Work, job: Job) -> None:
     """Refuse a folder that holds a build of another recipe."""
-    settings = json.dumps({"recipe": job.recipe.model_dump(mode="json"), "data": str(job.data)}, sort_keys=True)
-    before = work.get("settings")
-    if before is None:
-        work.put("settings", settings)
+    settings = {"recipe": job.recipe.model_dump(mode="json"), "data": str(job.data)}
+    before = json.loads(work.get("settings") or "null")
+    if before is not None and work.get("finished") is None:  # stopped by a leak: what to do about it may be changed
+        before["recipe"]["leaks"] = job.recipe.leaks
+    if before is None or (work.get("finished") is None and before == settings):
+        work.put("settings", json.dumps(settings))
     elif before != settings:
         raise InputError(f"{job.out}: holds a build with other settings or another --data; give another --out")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def split_of(args: SourceArgs, item: Item) -> tuple[str, str]:
     return (item.split, item.bench) if args.official else ("", "")
 
 
-def group_keys(args: SourceArgs, item: Item, faces: int) -> tuple[str, ...]:
+def group_keys(args: SourceArgs, item: Item, several: bool) -> tuple[str, ...]:
     """Keys of what no split may cut: the collection's, or the file's own where it gave several faces."""
-    return item.groups or ((below(args.root, item.path),) if item.is_video or faces > 1 else ())
+    return item.groups or ((below(args.root, item.path),) if item.is_video or several else ())
 
 
 class _Survey:
@@ -56,14 +57,12 @@ class _Survey:
         strata: dict[tuple[str, str], int] = {}
         kinds: dict[tuple[Label, str], int] = {}
         official: dict[str, set[str]] = {}
-        per_item: Counter[int] = Counter()
-        for _, number, _, _ in work.faces():
-            per_item[number] += 1
+        several = work.items_of_several_faces()
         faces = self.faces
         for source, number, item, flat in work.faces():
             args = recipe.sources[source]
             dataset, (split, _) = dataset_of(args, item), split_of(args, item)
-            keys = group_keys(args, item, per_item[number])
+            keys = group_keys(args, item, number in several)
             faces.item.append(number)
             faces.digest.append(int(flat["photo_sha256"][:16], 16))
             faces.hashes.append(bytes.fromhex(flat["phash"]))
@@ -115,7 +114,6 @@ def _write(
     recipe, names = job.recipe, survey.groups.names()
     roots, counts_of_root = survey.roots, Counter(survey.roots.tolist())
     counts: dict[str, Counter[str]] = {}
-    left_out = list[tuple[int, str]]()
     photos = _photos(work, {d.of for d in dropped.values() if d.of >= 0})
     shards = ShardWriter(job.out, recipe.shards, recipe.shard_rows) if recipe.shards != "none" else None
     with (
@@ -136,7 +134,6 @@ def _write(
                 count[why_not.kind] += 1
                 reason = f"{_REASONS[why_not.kind]} {photos.get(why_not.of, '')}"
                 rejected.add(_rejection(args, item, flat["photo"], why_not.kind, reason, flat["time"]))
-                left_out.append((i, flat["path"]))
                 continue
             count["faces"] += 1
             split = SPLITS[splits[i]]
@@ -178,7 +175,7 @@ def _photos(work: Work, places: set[int]) -> dict[int, str]:
 
 
 def _first_reasons(work: Work) -> str:
-    reasons = [f"{item.path}: {why.reason}" for _, (_, item, why) in zip(range(2), work.rejected(), strict=False)]
+    reasons = [f"{item.path}: {why.reason}" for _, item, why in islice(work.rejected(), 2)]
     return "; ".join(reasons)
 
 

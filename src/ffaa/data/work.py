@@ -5,6 +5,7 @@ Items are listed once. What an item gave is stored in one transaction with the m
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -84,9 +85,9 @@ def disk(folder: Path) -> Iterator[None]:
         if error.errno is None:
             raise
         reason = (error.strerror or str(error)).lower()
-        raise InputError(
-            f"{folder}: cannot be written ({reason}); make room and run the same command again, it goes on"
-        ) from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = "make room and run the same command again, it goes on" if full else "give a folder that can be written"
+        raise InputError(f"{folder}: cannot be written ({reason}); {advice}") from error
 
 
 class Work:
@@ -182,6 +183,10 @@ class Work:
         )
         for source, number, item, text in self._db.execute(query):
             yield source, number, item_of(item), json.loads(text)
+
+    def items_of_several_faces(self) -> set[int]:
+        """Numbers of the items that gave more than one face."""
+        return {row[0] for row in self._db.execute("SELECT item FROM faces GROUP BY item HAVING COUNT(*) > 1")}
 
     def rejected(self) -> Iterator[tuple[int, Item, Rejected]]:
         """(source, item, why) in the order of the items."""

@@ -19,8 +19,7 @@ from sklearn.metrics import roc_auc_score
 from ffaa.data import manifest
 from ffaa.data.crops import plain_face, read_photo
 from ffaa.evidence.examine import MEASURES, examine_face
-from ffaa.evidence.record import EvidenceRecord
-from ffaa.types import ForgeryType
+from ffaa.types import EvidenceRecord, ForgeryType
 
 LEVELS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.995)
 SOURCE = Path(__file__).parents[1] / "src/ffaa"

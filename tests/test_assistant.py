@@ -5,11 +5,13 @@ from PIL import Image
 
 from ffaa import assistant as module
 from ffaa.assistant import Assistant, choose_device
-from ffaa.errors import UsageError
+from ffaa.errors import MissingExtraError, UsageError, WeightsError
+from ffaa.evidence.examine import MEASURES as ITEMS
 from ffaa.evidence.measure import MEASURES
 from ffaa.mids.decide import decide, difficulty
-from ffaa.mllm.answer import parse_answer
-from ffaa.types import Analysis, Answer, Failure, Label, Role
+from ffaa.mllm.answer import format_answer, parse_answer
+from ffaa.types import Analysis, Answer, Failure, ForgeryType, Label, Role, Support, Verdict
+from ffaa.vqa.grounded import phrases
 
 BLANK = np.full((200, 260, 3), 128, np.uint8)
 
@@ -135,6 +137,87 @@ def test_photos_are_analysed_as_they_come(tiny_assistant, hopper, monkeypatch):
     assert len(taken) == 2
     assert len(list(found)) == 4
     assert len(taken) == 5
+
+
+def saying(tiny_assistant, monkeypatch, description, reasoning):
+    """From now on every answer says this."""
+    text = format_answer(description, reasoning, Label.FAKE, 0.8, ForgeryType.IDENTITY_EXCHANGE)
+    monkeypatch.setattr(tiny_assistant.engine.mllm, "generate", lambda features, *_: [[text] * 3 for _ in features])
+
+
+def test_without_evidence_nothing_is_examined(one):
+    assert one[0].examined is None
+    assert one[0].sentences == []
+    assert one[0].timings.examine == 0
+
+
+def test_a_sentence_that_is_not_so_is_caught(tiny_assistant, hopper, one, monkeypatch):
+    words = {e.name: e.word for e in one[0].evidence}
+    told = phrases()["describe"]
+    wrong = next(word for word in told["warmth"] if word != words["warmth"])
+    right = told["contrast"][words["contrast"]][0]
+    lie = told["warmth"][wrong][0]
+    reasoning = "The traits fit a forged face. The head is turned far to the left of the picture, in profile."
+    saying(tiny_assistant, monkeypatch, f"One face fills most of the picture. {right} {lie}", reasoning)
+    (v,) = tiny_assistant.analyze(hopper, evidence=True)
+    assert [(s.part, s.support, s.items) for s in v.sentences] == [
+        ("description", Support.NOT_MEASURABLE, []),
+        ("description", Support.SUPPORTED, ["nano:contrast"]),
+        ("description", Support.CONTRADICTED, ["nano:warmth"]),
+        ("reasoning", Support.NOT_MEASURABLE, []),
+        ("reasoning", Support.CONTRADICTED, ["yaw"]),
+    ]
+    assert v.sentences[2].text == lie
+    assert v.sentences[2].measured == {"nano:warmth": words["warmth"]}
+    assert v.sentences[4].measured == {"yaw": v.examined.word("yaw")}
+    assert v.cautions[0] == "2 of 5 sentences of the answer are contradicted by what was measured"
+    assert set(v.examined.items) == set(ITEMS) | {f"nano:{name}" for name in MEASURES}
+    assert v.timings.examine > 0
+    assert Verdict.model_validate_json(v.model_dump_json()) == v
+
+
+def test_a_sentence_that_is_so_is_borne_out(tiny_assistant, hopper, one, monkeypatch):
+    word = next(e.word for e in one[0].evidence if e.name == "contrast")
+    saying(tiny_assistant, monkeypatch, phrases()["describe"]["contrast"][word][0], "His lips are closed.")
+    (found,) = tiny_assistant.analyze_many([hopper], evidence=True)
+    assert [s.support for s in found[0].sentences] == [Support.SUPPORTED] * 2
+    assert not any("contradicted by" in caution for caution in found[0].cautions)
+
+
+def test_a_model_that_reads_no_measured_words_is_not_taken_to_write_them(tiny_assistant, hopper, monkeypatch):
+    mllm = tiny_assistant.engine.mllm
+    saying(tiny_assistant, monkeypatch, "Contrast is low.", "The person smiles broadly.")
+    monkeypatch.setattr(mllm, "template", mllm.template.model_copy(update={"reads_evidence": False}))
+    (v,) = tiny_assistant.analyze(hopper, evidence=True)
+    assert set(v.examined.items) == set(ITEMS)
+    assert [s.items for s in v.sentences] == [["contrast"], ["smile"]]
+    assert v.cautions[0] == "2 of 2 sentences of the answer are contradicted by what was measured"
+
+
+def test_without_a_mesh_on_the_face_less_is_measured(tiny_assistant, hopper, monkeypatch):
+    monkeypatch.setattr("ffaa.evidence.examine.landmarks", lambda *_: None)
+    saying(tiny_assistant, monkeypatch, "The person smiles broadly.", "Contrast is neither flat nor harsh.")
+    (v,) = tiny_assistant.analyze(hopper, evidence=True)
+    assert v.examined.items["smile"].value is None
+    assert v.sentences[0].support is Support.NOT_MEASURABLE
+    assert v.sentences[1].support is not Support.NOT_MEASURABLE
+
+
+def test_a_missing_mesh_is_said_before_any_photo_is_read(tiny_assistant, monkeypatch):
+    def missing(name):
+        raise WeightsError(f"the part '{name}' is not installed")
+
+    photos = iter([BLANK])
+    with monkeypatch.context() as patch:
+        patch.setattr("ffaa.weights.part_folder", missing)
+        with pytest.raises(WeightsError, match="face-mesh"):
+            tiny_assistant.analyze("nonesuch.jpg", evidence=True)
+        with pytest.raises(WeightsError, match="face-mesh"):
+            next(tiny_assistant.analyze_many(photos, evidence=True))
+    monkeypatch.setattr("ffaa.evidence.examine.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="data"):
+        next(tiny_assistant.analyze_many(photos, evidence=True))
+    assert next(photos) is BLANK
 
 
 def test_a_bad_file_does_not_stop_the_others(tiny_assistant, hopper, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ffaa.errors import FFAAError, InputError, MissingExtraError, UsageError, WeightsError
-from ffaa.types import Analysis, Answer, Difficulty, Failure, ForgeryType, Label, NoFace, Verdict
+from ffaa.types import Analysis, Answer, Difficulty, Failure, ForgeryType, Label, NoFace, Support, Verdict
 
 if TYPE_CHECKING:
     from ffaa.assistant import Assistant
@@ -23,6 +23,7 @@ __all__ = [
     "Label",
     "MissingExtraError",
     "NoFace",
+    "Support",
     "UsageError",
     "Verdict",
     "WeightsError",
@@ -32,17 +33,20 @@ __all__ = [
 _assistants: dict[tuple[str, str], Any] = {}
 
 
-def analyze(photo: Any, model: str = "nano", whole_image: bool = False, device: str = "auto") -> Analysis:
+def analyze(
+    photo: Any, model: str = "nano", whole_image: bool = False, device: str = "auto", evidence: bool = False
+) -> Analysis:
     """Analyse one photo (path, PIL image, or uint8 RGB / grey array): see `Assistant.analyze`.
 
-    The model is loaded once per process. Raises InputError, UsageError or WeightsError.
+    The model is loaded once per process. Raises InputError, UsageError, WeightsError or, for evidence,
+    MissingExtraError.
     """
     key = (str(model), device)
     if key not in _assistants:
         from ffaa.assistant import Assistant
 
         _assistants[key] = Assistant(model, device=device)
-    return _assistants[key].analyze(photo, whole_image=whole_image)
+    return _assistants[key].analyze(photo, whole_image=whole_image, evidence=evidence)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from ffaa.data.faces import MIN_FACE, DlibDetector, cut, detector, split_by_size
 from ffaa.data.images import Photo, load_photo, shown
 from ffaa.engine import Engine, load_engine
 from ffaa.errors import FFAAError, InputError, UsageError
+from ffaa.evidence.examine import examine_face, require_mesh
 from ffaa.evidence.measure import measure, view
 from ffaa.mids.cam import heatmap, overlay
 from ffaa.mids.decide import Decision, decide, difficulty
@@ -29,10 +30,13 @@ from ffaa.types import (
     Face,
     Failure,
     Source,
+    Support,
     Timings,
     UnparsedAnswer,
     Verdict,
 )
+from ffaa.vqa.judge import judge_text
+from ffaa.vqa.nano_claims import nano_claims, with_measures
 
 FACES_AT_ONCE = 8
 LOW_SCORE = 0.7
@@ -72,20 +76,29 @@ class Assistant:
         self.engine: Engine = load_engine(model, choose_device(device))
         self.versions = {"ffaa": __version__} | {name: version(name) for name in ("torch", "transformers", "numpy")}
 
-    def analyze(self, photo: Any, whole_image: bool = False) -> Analysis:
+    def analyze(self, photo: Any, whole_image: bool = False, evidence: bool = False) -> Analysis:
         """All faces of one photo (path, PIL image, or uint8 RGB / grey array), largest first.
 
-        whole_image: the photo is a face crop already. A photo without a usable face gives an Analysis without
-        verdicts and a message. Raises InputError for a file that cannot be read.
+        whole_image: the photo is a face crop already. evidence: each verdict gets everything that can be measured on
+        the face (`examined`) and the chosen answer's sentences held against it (`sentences`). A photo without a usable
+        face gives an Analysis without verdicts and a message. Raises InputError for a file that cannot be read; with
+        evidence WeightsError or MissingExtraError where the face mesh is not installed.
         """
+        if evidence:
+            require_mesh()
         pending = self._find(photo, whole_image)
-        self._decide_all([pending])
+        self._decide_all([pending], evidence)
         if pending.failed:
             raise FFAAError(pending.failed)
         return _analysis(pending)
 
-    def analyze_many(self, photos: Iterable[Any], whole_image: bool = False) -> Iterator[Analysis | Failure]:
-        """Analyse photos as they come, in order, several faces at once. A photo that fails becomes a Failure."""
+    def analyze_many(
+        self, photos: Iterable[Any], whole_image: bool = False, evidence: bool = False
+    ) -> Iterator[Analysis | Failure]:
+        """Analyse photos as they come, in order, several faces at once: see `analyze`. A photo that fails becomes a
+        Failure."""
+        if evidence:
+            require_mesh()
         waiting: list[_Pending | Failure] = []
         for photo in photos:
             try:
@@ -94,9 +107,9 @@ class Assistant:
                 waiting.append(Failure(path=_name(photo), message=str(error)))
             faces = sum(len(w.faces) for w in waiting if isinstance(w, _Pending))
             if max(faces, len(waiting)) >= FACES_AT_ONCE:
-                yield from self._finish(waiting)
+                yield from self._finish(waiting, evidence)
                 waiting = []
-        yield from self._finish(waiting)
+        yield from self._finish(waiting, evidence)
 
     def heatmap(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
         """Grad-CAM of the chosen answer's class over the face image, uint8 RGB (S, S, 3) (Fig. 7).
@@ -111,8 +124,8 @@ class Assistant:
         heat = heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
         return overlay(face.image, heat)
 
-    def _finish(self, waiting: Sequence[_Pending | Failure]) -> Iterator[Analysis | Failure]:
-        self._decide_all([w for w in waiting if isinstance(w, _Pending)])
+    def _finish(self, waiting: Sequence[_Pending | Failure], evidence: bool) -> Iterator[Analysis | Failure]:
+        self._decide_all([w for w in waiting if isinstance(w, _Pending)], evidence)
         for one in waiting:
             if isinstance(one, _Pending) and one.failed:
                 yield Failure(path=one.source.path, message=one.failed)
@@ -140,7 +153,7 @@ class Assistant:
                 )
         return _Pending(loaded.source, faces, message, time.perf_counter() - started)
 
-    def _decide_all(self, photos: Sequence[_Pending]) -> None:
+    def _decide_all(self, photos: Sequence[_Pending], evidence: bool) -> None:
         jobs = [(photo, index) for photo in photos for index in range(len(photo.faces))]
         for start in range(0, len(jobs), FACES_AT_ONCE):
             part = jobs[start : start + FACES_AT_ONCE]
@@ -149,7 +162,8 @@ class Assistant:
                 if judged.decision is None:
                     photo.failed = f"{photo.source.path}: face {index + 1}: none of the three answers could be read"
                 else:
-                    photo.verdicts.append(self._verdict(photo, index, judged, judged.decision))
+                    verdict = self._verdict(photo, index, judged, judged.decision)
+                    photo.verdicts.append(self._examine(photo.faces[index], verdict) if evidence else verdict)
 
     def _judge(self, faces: Sequence[Face]) -> list[_Judged]:
         """The models' part, for several faces at once. Only decoding is batched over faces: on a CPU nothing else
@@ -205,6 +219,26 @@ class Assistant:
             versions=self.versions,
             seed=self.seed,
             timings=Timings(detect=photo.detect / len(photo.faces), **judged.timings),
+        )
+
+    def _examine(self, face: Face, verdict: Verdict) -> Verdict:
+        """The verdict with all that can be measured on its face, and its answer's sentences held against that."""
+        started = time.perf_counter()
+        record, own = examine_face(face), None
+        if self.engine.mllm.template.reads_evidence:
+            record, own = with_measures(record, verdict.evidence), nano_claims()
+        sentences = judge_text(verdict.description, record, "description", own)
+        sentences += judge_text(verdict.reasoning, record, "reasoning", own)
+        wrong = sum(sentence.support is Support.CONTRADICTED for sentence in sentences)
+        said = f"{wrong} of {len(sentences)} sentences of the answer {'is' if wrong == 1 else 'are'} contradicted"
+        cautions = [f"{said} by what was measured"] if wrong else []
+        return verdict.model_copy(
+            update={
+                "examined": record,
+                "sentences": sentences,
+                "cautions": cautions + verdict.cautions,
+                "timings": verdict.timings.model_copy(update={"examine": time.perf_counter() - started}),
+            }
         )
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Label(StrEnum):
@@ -53,6 +53,14 @@ class Difficulty(StrEnum):
 
     EASY = "easy"
     HARD = "hard"
+
+
+class Support(StrEnum):
+    """Does a sentence agree with what was measured? Not measurable: it speaks of nothing that was."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    NOT_MEASURABLE = "not measurable"
 
 
 class Record(BaseModel):
@@ -132,6 +140,7 @@ class Timings(Record):
     encode: float = 0.0
     generate: float = 0.0
     decide: float = 0.0
+    examine: float = Field(0.0, description="measuring and judging for `evidence`")
     heatmap: float = 0.0
 
 
@@ -174,6 +183,10 @@ class Verdict(Record):
     match_scores: list[float | None] = Field(min_length=3, max_length=3)
     chosen_index: int = Field(ge=0, le=2)
     evidence: list[Evidence] = Field(default_factory=list, description="what was measured on the face, without a model")
+    examined: EvidenceRecord | None = Field(default=None, description="all that was measured; only with `evidence`")
+    sentences: list[JudgedSentence] = Field(
+        default_factory=list, description="the chosen answer against `examined`; only with `evidence`"
+    )
     cautions: list[str] = Field(default_factory=list, description="reasons to read this verdict with care")
     model: str
     weights: dict[str, str] = Field(description="weight file name -> sha256")
@@ -192,6 +205,49 @@ class Evidence(Record):
     region: str
     method: str
     word: str = Field(description="the measured value in words, as the answers may use it")
+
+
+class EvidenceItem(Record):
+    """One measured quantity. value: in `unit`, None where it cannot be measured on this image (`reason` says why).
+
+    word: the value in words ('' without a value). strength: how unusual it is among training faces, 0 (the median) to
+    1 (beyond 99.5 % of them); 0 without a value.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    method: str
+    region: str
+    word: str = ""
+    strength: float = Field(0.0, ge=0, le=1)
+    reason: str = ""
+
+
+class EvidenceRecord(Record):
+    """All items of one face image by name, and the versions of what measured them."""
+
+    items: dict[str, EvidenceItem]
+    versions: dict[str, str]
+
+    def word(self, name: str) -> str:
+        """The word of an item; '' where it was not measurable or is unknown."""
+        return self.items[name].word if name in self.items else ""
+
+    @property
+    def words(self) -> dict[str, str]:
+        """name -> word of all items that could be measured."""
+        return {name: item.word for name, item in self.items.items() if item.word}
+
+
+class JudgedSentence(Record):
+    """A sentence of the chosen answer, held against what was measured."""
+
+    part: Literal["description", "reasoning"]
+    text: str
+    support: Support
+    items: list[str] = Field(default_factory=list, description="the measured items it speaks of")
+    measured: dict[str, str] = Field(default_factory=dict, description="contradicted item -> the word measured")
 
 
 class NoFace(Record):

@@ -130,7 +130,7 @@ PARTS: dict[str, Part] = {
         files={"efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
     ),
     "face-mesh": Part(
-        about="MediaPipe's 468-point face mesh, for landmarks and pose in `ffaa data`; not needed to analyse",
+        about="MediaPipe's 468-point face mesh, for landmarks and pose in `ffaa data` and `ffaa analyze --evidence`",
         licence="Apache-2.0",
         package="mediapipe",
         folder="modules/face_landmark",

@@ -15,11 +15,15 @@ from ffaa.types import (
     Box,
     Crop,
     Difficulty,
+    EvidenceItem,
+    EvidenceRecord,
     Face,
     Failure,
     ForgeryType,
+    JudgedSentence,
     Label,
     Role,
+    Support,
     Timings,
     UnparsedAnswer,
     Verdict,
@@ -69,6 +73,27 @@ def make_verdict(source, index=0, count=1, label=Label.FAKE, match=0.95, difficu
     return Verdict(**(values | changes))
 
 
+def examined(verdict):
+    """The verdict as --evidence leaves it: one sentence of each kind, an item that could not be measured."""
+    item = {"unit": "face sizes", "method": "m", "region": "mouth"}
+    items = [
+        EvidenceItem(name="smile", value=0.0123456, word="none", strength=0.4, **item),
+        EvidenceItem(name="mouth_width", value=0.5, word="relaxed", strength=0.9, **item),
+        EvidenceItem(name="teeth", value=None, reason="closed", **item),
+        *(EvidenceItem(name=f"x_{i}", value=float(i), word="w", strength=0.1, **item) for i in range(4)),
+    ]
+    told = [
+        JudgedSentence(part="description", text="A woman looks\x1b into the camera.", support=Support.NOT_MEASURABLE),
+        JudgedSentence(part="description", text="The lips are relaxed. " * 4, support=Support.SUPPORTED, items=["x"]),
+        JudgedSentence(
+            part="reasoning", text="She smiles.", support=Support.CONTRADICTED, items=["smile"],
+            measured={"smile": "none"},
+        ),
+    ]  # fmt: skip
+    record = EvidenceRecord(items={i.name: i for i in items}, versions={"evidence": "1"})
+    return verdict.model_copy(update={"examined": record, "sentences": told})
+
+
 class FakeAssistant:
     """The engine's interface. What it finds is told by the photo's name: 'two' faces, 'empty', 'hard' ..."""
 
@@ -77,7 +102,7 @@ class FakeAssistant:
     def __init__(self, model="nano", device="auto", seed=0, min_face=40):
         type(self).made = SimpleNamespace(model=model, device=device, seed=seed, min_face=min_face, heatmaps=[])
 
-    def analyze(self, photo, whole_image=False):
+    def analyze(self, photo, whole_image=False, evidence=False):
         loaded = load_photo(photo)
         source = loaded.source
         if "crash" in source.path:
@@ -93,13 +118,15 @@ class FakeAssistant:
         if "real" in source.path:
             options["label"] = Label.REAL
         verdicts = [make_verdict(source, i, count, **options) for i in range(count)]
+        if evidence:
+            verdicts = [examined(v) for v in verdicts]
         image = np.zeros((224, 224, 3), np.uint8)
         return Analysis(source, verdicts, faces=[Face(image, v.box, v.crop) for v in verdicts])
 
-    def analyze_many(self, photos, whole_image=False):
+    def analyze_many(self, photos, whole_image=False, evidence=False):
         for photo in photos:
             try:
-                yield self.analyze(photo, whole_image)
+                yield self.analyze(photo, whole_image, evidence)
             except InputError as error:
                 yield Failure(path=photo, message=str(error))
 

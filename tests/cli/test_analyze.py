@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from ffaa.types import Failure, NoFace, Verdict
+from ffaa.types import Failure, NoFace, Support, Verdict
 
 
 def test_text_of_a_clear_case(run, photo):
@@ -62,6 +62,33 @@ def test_all_answers(run, photo):
     assert "\x1b" not in out  # of the raw text
 
 
+def test_evidence_marks_the_sentences_in_words(run, photo):
+    plain = run("analyze", photo("a.png")).out
+    assert "not measurable" not in plain
+    assert "Unusual" not in plain
+    out = run("analyze", "--evidence", photo("a.png")).out
+    lines = out.splitlines()
+    assert max(map(len, lines[1:])) <= 80
+    assert "     not measurable A woman looks? into the camera." in lines
+    assert any(line.startswith("     supported      The lips are relaxed.") for line in lines)
+    assert "     CONTRADICTED   She smiles. (measured: smile none)" in lines
+    listed = [line.strip() for line in lines if line.endswith("face sizes (mouth)")]
+    assert listed[:2] == ["mouth width: relaxed, 0.5 face sizes (mouth)", "smile: none, 0.0123 face sizes (mouth)"]
+    assert len(listed) == 5
+    assert "teeth" not in out
+
+
+def test_json_and_files_carry_the_evidence(run, photo, tmp_path):
+    result = run("analyze", "--evidence", "--json", photo("a.png"), "--out", tmp_path / "out")
+    (record,) = result.records()
+    verdict = Verdict.model_validate_json((tmp_path / "out" / "a-face0.json").read_text())
+    assert json.loads(verdict.model_dump_json()) == record
+    assert verdict.examined.items["teeth"].reason == "closed"
+    assert [s.support for s in verdict.sentences] == [
+        Support.NOT_MEASURABLE, Support.SUPPORTED, Support.CONTRADICTED
+    ]  # fmt: skip
+
+
 def test_json_lines_are_the_schema(run, photo, tmp_path):
     (tmp_path / "bad.jpg").write_text("text")
     result = run("analyze", "--json", photo("two.png"), photo("empty.png"), tmp_path / "bad.jpg", photo("z.png"))
@@ -70,7 +97,7 @@ def test_json_lines_are_the_schema(run, photo, tmp_path):
     assert [r["kind"] for r in records] == ["verdict", "verdict", "no_face", "error", "verdict"]
     adapter = TypeAdapter(Verdict | NoFace | Failure)
     assert all(adapter.validate_python(r, strict=False) for r in records)
-    assert {r["schema_version"] for r in records} == {"1.0"}
+    assert {r["schema_version"] for r in records} == {"1.1"}
     assert len(result.err.splitlines()) == 1
 
 

@@ -120,3 +120,18 @@ def test_forge_bad_use(tmp_path, capsys):
     assert "unknown forgery 'swapp'; known: " in capsys.readouterr().err
     assert main(["data", "forge", str(tmp_path), "--out", str(tmp_path / "o")]) == 1
     assert "no photos there" in capsys.readouterr().err
+
+
+def test_forge_from_a_manifest_takes_its_real_training_photos(collection, capsys):
+    photos = collection / "data" / "photos"
+    (photos / "more.csv").write_text(
+        "path,label,forgery_type,split\nreal/a.png,real,,train\nreal/b.png,real,,test\nfake/swap/b.png,fake,"
+        "identity_exchange,train\n"
+    )
+    out = collection / "forged"
+    assert main(["data", "forge", str(photos / "more.csv"), "--out", str(out), "--operation", "retouch",
+                 "--workers", "1"]) == 0  # fmt: skip
+    assert [p.name for p in (out / "real").iterdir()] == ["a.png"]
+    (photos / "none.csv").write_text("path,label,split\nreal/a.png,real,bench\n")
+    assert main(["data", "forge", str(photos / "none.csv"), "--out", str(collection / "other")]) == 1
+    assert "no real photo in split train" in capsys.readouterr().err

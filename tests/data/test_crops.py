@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ffaa.data import crops
-from ffaa.data.crops import plain_face, read_photo, train_sample
+from ffaa.data.crops import borrow_colours, plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError
 from ffaa.types import Box, ForgeryType, Label
@@ -167,3 +167,48 @@ def test_a_face_beside_the_centre_square_keeps_its_rectangle(root):
         left, top, right, bottom = found.rect
         assert 0 <= left < right <= 32, seed
         assert 0 <= top < bottom <= 32, seed
+
+
+def test_borrowed_colours(hopper, astronaut):
+    lab = {name: cv2.cvtColor(i, cv2.COLOR_RGB2LAB).astype(float) for name, i in (("h", hopper), ("a", astronaut))}
+    whole = cv2.cvtColor(borrow_colours(hopper, astronaut, 1.0), cv2.COLOR_RGB2LAB).astype(float)
+    before, after = (np.abs(lab["a"].mean((0, 1)) - i.mean((0, 1))).max() for i in (lab["h"], whole))
+    assert after < 0.35 * before
+    assert np.abs(borrow_colours(hopper, astronaut, 0.0).astype(int) - hopper).max() <= 1
+    assert np.corrcoef(whole[..., 0].ravel(), lab["h"][..., 0].ravel())[0, 1] > 0.97  # the picture stays
+
+
+def test_a_sample_may_take_on_the_look_of_another(root, hopper):
+    Image.fromarray(np.full((600, 512, 3), (200, 40, 40), np.uint8)).save(root / "red.png")
+    plain = train_sample(root, row(), 96, np.random.default_rng(3))
+    red = train_sample(root, row(), 96, np.random.default_rng(3), colours=row(path="red.png"))
+    share = [i.image[..., 0].mean() / i.image.mean() for i in (plain, red)]
+    assert share[1] > 1.3 * share[0]
+    assert red.label is Label.REAL
+
+
+def test_a_decoded_photo_is_a_synthesis(root):
+    found = [sample(root, seed, 0.5).forgery_type for seed in range(40)]
+    assert ForgeryType.ENTIRE_FACE_SYNTHESIS not in found
+    made = [train_sample(root, row(), 96, np.random.default_rng(seed), 0.3, 0.4) for seed in range(60)]
+    kinds = [s.forgery_type for s in made]
+    assert 8 <= kinds.count(ForgeryType.IDENTITY_EXCHANGE) <= 28
+    assert 14 <= kinds.count(ForgeryType.ENTIRE_FACE_SYNTHESIS) <= 34
+    decoded = made[kinds.index(ForgeryType.ENTIRE_FACE_SYNTHESIS)]
+    assert decoded.label is Label.FAKE
+    assert np.allclose(decoded.mask, 1)
+
+
+def test_a_known_mask_comes_along(root, monkeypatch):
+    monkeypatch.setattr(crops, "augmentation", lambda size: _Resize(size))
+    mask: np.ndarray = np.zeros((600, 512), np.uint8)
+    mask[:, 269:] = 255  # the right half of the face
+    Image.fromarray(mask).save(root / "mask.png")
+    fake = row(kind=ForgeryType.IDENTITY_EXCHANGE).model_copy(update={"mask": "mask.png"})
+    for seed in range(8):
+        cells = train_sample(root, fake, 96, np.random.default_rng(seed)).mask
+        sides = cells[:, 0].mean(), cells[:, -1].mean()
+        assert sorted(sides) == pytest.approx([0.0, 1.0])
+    Image.fromarray(mask[:50]).save(root / "mask.png")
+    with pytest.raises(InputError, match="of another size"):
+        train_sample(root, fake, 96, np.random.default_rng(0))

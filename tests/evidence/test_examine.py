@@ -7,11 +7,10 @@ import pytest
 from ffaa.data.faces import cut, detector, face_rect
 from ffaa.data.landmarks import REGIONS, landmarks, polygon_mask
 from ffaa.errors import InputError
-from ffaa.evidence.examine import FAMILIES, MEASURES, examine, examine_face, strength
+from ffaa.evidence.examine import BLURRED, FAMILIES, MEASURES, examine, examine_face, strength
 from ffaa.evidence.look import Look
 from ffaa.evidence.norms import LEVELS, QUANTILES
-from ffaa.evidence.record import EvidenceRecord
-from ffaa.types import Box
+from ffaa.types import Box, EvidenceRecord
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +212,26 @@ def test_a_flat_image_raises_nothing(crop):
     record = examine(np.full((224, 224, 3), 128, np.uint8), crop[1], 1.0)
     assert all(item.value is None or np.isfinite(item.value) for item in record.items.values())
     assert Look(np.zeros((224, 224, 3), np.uint8), None).mesh is None
+
+
+def test_of_a_smeared_face_no_feature_is_measured(crop):
+    image, points, scale = crop
+    smeared = cv2.resize(cv2.resize(image, (14, 14), interpolation=cv2.INTER_AREA), (224, 224))
+    items = examine(smeared, points, scale).items
+    assert items["sharpness"].value < BLURRED
+    assert {items[name].reason for name in ("smile", "glasses", "iris_match", "teeth", "nose_grain")} == {
+        "the face is too blurred"
+    }
+    assert items["warmth"].word
+    assert items["yaw"].word
+    assert examine(image, points, scale).items["smile"].word
+
+
+def test_painted_lips_at_the_chin_are_no_beard(crop):
+    image, points, scale = crop
+    painted = image.copy()
+    cv2.circle(painted, tuple(int(v) for v in points[[18, 200], :2].mean(0)), 30, (120, 20, 60), -1)
+    assert "redder" in examine(painted, points, scale).items["jaw"].reason
+    dark = image.copy()
+    cv2.circle(dark, tuple(int(v) for v in points[[18, 200], :2].mean(0)), 30, (40, 34, 30), -1)
+    assert examine(dark, points, scale).items["jaw"].word == "dark"

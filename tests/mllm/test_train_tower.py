@@ -136,10 +136,36 @@ def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, m
     drawn = []
     real = module.train_sample
     monkeypatch.setattr(module, "train_sample", lambda root, row, *a: drawn.append(row.path) or real(root, row, *a))
-    data = module._Samples(tiny_manifest, rows[:6], [1] * 6, 64, 0.0, 0, 12)
+    data = module._Samples(tiny_manifest, rows[:6], 64, TowerArgs(blend=0.0), 0, 12)
     first = [data[i] for i in range(12)]
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == sorted(r.path for r in rows[:6])
     assert drawn[:6] != drawn[6:]
     again = data[7]  # whatever was read before
     assert np.array_equal(again[0], first[7][0])
     assert np.array_equal(again[3], first[7][3])
+
+
+def test_a_share_of_the_samples_takes_on_the_look_of_another_photo(rows, tiny_manifest, monkeypatch):
+    looks = []
+    monkeypatch.setattr(module, "train_sample", lambda *a: looks.append(a[6]))
+    for share in (0.0, 0.5):
+        data = module._Samples(tiny_manifest, rows, 64, TowerArgs(colours=share), 0, 200)
+        for i in range(200):
+            with pytest.raises(AttributeError):  # what there is instead of a sample has no image
+                data[i]
+        borrowed = sum(look is not None for look in looks)
+        assert 60 < borrowed < 140 if share else not borrowed
+
+
+def test_what_is_kept_is_the_average_of_the_weights(rows, tiny_manifest, lite0_state, tmp_path, whole):
+    """With a decay of nearly 1 the average stays near the weights of the first step, while the model moves on."""
+    args = ARGS.model_copy(update={"average": 0.999})
+    train_tower(args, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    own = torch.load(tmp_path / "tower.state.pt", weights_only=True)["model"]
+    plain = load_file(whole[0] / "tower.safetensors")
+    kept = load_file(tmp_path / "tower.safetensors")
+    name = "tower.stem.0.weight"
+    begun = lite0_state["_conv_stem.weight"]
+    assert torch.equal(own[name], torch.load(whole[0] / "tower.state.pt", weights_only=True)["model"][name])
+    assert (kept[name] - begun).abs().mean() < 0.7 * (own[name] - begun).abs().mean()
+    assert set(kept) == set(plain)

@@ -69,6 +69,10 @@ def test_thresholds_are_the_settings():
         ("The noise speaks for a real photo. The seam speaks for a forgery.", "fake"),
         ("The face is close to the camera.", None),
         ("The cheeks show fine grain.", None),
+        ("The pixels of the skin hardly differ, which fits a camera picture.", "real"),
+        ("The measurements do not prove a forgery.", None),
+        ("Little of what was measured supports a real photo, so this reading is a weak one.", None),
+        ("There is nothing that points to a forgery.", "real"),
     ],
 )  # fmt: skip
 def test_stance(text, side):

@@ -1,4 +1,6 @@
 import json
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from tests.vqa.rows import row, told
 from ffaa.errors import InputError
 from ffaa.types import Label
 from ffaa.vqa.cloud import draw_cloud
-from ffaa.vqa.stats import describe, tables, tally, write_report
+from ffaa.vqa.stats import describe, sample, tables, tally, write_report
 
 ROWS = [
     row(0, sentences=told(("The dark eyes appear.",), ("A clear seam runs here.",)), hypothesis=Label.FAKE),
@@ -79,3 +81,18 @@ def test_frequent_words_are_larger_and_do_not_overlap():
     assert (np.asarray(draw_cloud({})) == 255).all()
     many = {(f"word{i}", "noun"): 200 - i for i in range(120)}
     assert ((np.asarray(draw_cloud(many)) == blue).all(2)).sum() > 20_000
+
+
+def test_a_sample_is_drawn_from_all_rows_alike():
+    rows = [row(i) for i in range(30)]
+    seen = Counter[str]()
+    for seed in range(200):
+        text = sample(rows, 5, seed)
+        numbers = re.findall(r"^## Row (\d+) \(tiny, fake: Identity exchange\)", text, re.MULTILINE)
+        assert len(numbers) == 5
+        assert numbers == sorted(numbers, key=int)
+        seen.update(numbers)
+    assert len(seen) == 30
+    assert 15 <= min(seen.values()) <= max(seen.values()) <= 60  # 33 expected
+    assert sample(rows, 5, 1) == sample(rows, 5, 1)
+    assert sample(rows[:3], 5).count("## Row") == 3

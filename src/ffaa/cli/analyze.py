@@ -21,6 +21,9 @@ def analyze(
     answers: Annotated[bool, typer.Option("--answers", help="Show all three answers with their scores.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per face on stdout.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write JSON and a heatmap per face into this folder.")] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Measure the face, and mark each sentence that this bears out or denies.")
+    ] = False,
     whole_image: Annotated[bool, typer.Option("--whole-image", help="The photos are face crops already.")] = False,
     model: Annotated[str, typer.Option(help="A name of `ffaa weights list`, or a model's folder.")] = "nano",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
@@ -54,7 +57,7 @@ def analyze(
     assistant = Assistant(model=model, device=device, seed=seed, min_face=min_face)
     count, failed = 0, False
     with _progress(len(found) if isinstance(found, list) else None) as show:
-        for result in assistant.analyze_many(found, whole_image=whole_image):
+        for result in assistant.analyze_many(found, whole_image=whole_image, evidence=evidence):
             count += 1
             with show():
                 if isinstance(result, Failure):

@@ -129,7 +129,13 @@ def stats(
 
 @app.command("forge")
 def forge(
-    photos: Annotated[list[str], typer.Argument(metavar="PATH...", help="Photos of real faces, or folders of them.")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Photos of real faces, folders of them, or a manifest.csv: its real photos of split train.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write: real/, fake/, masks/, manifest.csv, recipes.jsonl.")],
     operation: Annotated[
         list[str] | None, typer.Option(help="May be given more than once; default: all. See docs/forge.md.")
@@ -147,9 +153,12 @@ def forge(
         from ffaa.data.forge.folder import forge_folder
         from ffaa.data.forge.operations import OPERATIONS
         from ffaa.data.images import expand_paths
+        from ffaa.data.sources.csv_file import real_photos
 
     nothing: list[str] = []
-    paths = list(expand_paths(photos, nothing.append))
+    lists = [name for name in photos if name.endswith(".csv")]
+    paths = list(expand_paths([name for name in photos if name not in lists], nothing.append))
+    paths += [str(photo) for name in lists for photo in real_photos(Path(name))]
     for name in nothing:
         typer.echo(f"{name}: no photos there", err=True)
     with Progress(console=Console(stderr=True)) as bar, needs("data"):

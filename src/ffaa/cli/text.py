@@ -5,14 +5,15 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from ffaa.types import Difficulty, ForgeryType, Label, UnparsedAnswer, Verdict
+from ffaa.types import Difficulty, ForgeryType, Label, Support, UnparsedAnswer, Verdict
 
 if TYPE_CHECKING:
-    from ffaa.types import Answer, Source
+    from ffaa.types import Answer, EvidenceItem, EvidenceRecord, JudgedSentence, Source
 
 WIDTH = 80
 WEAK = 0.7  # below this match score an answer is not said as a finding
 STRONG = 0.9
+UNUSUAL = 5  # measured items that are listed
 
 _MARGIN = 4
 _COLUMN = 16
@@ -56,6 +57,11 @@ def describe(verdict: Verdict, answers: bool = False) -> str:
         _row("Description", verdict.description),
         _row("Reasoning", ("[one reading among others, not a finding] " if uncertain else "") + verdict.reasoning),
     ]
+    if verdict.examined is not None:
+        rows.append(_row("Sentences", "of the answer, held against what was measured on the face:"))
+        rows += [_sentence(sentence, verdict.examined) for sentence in verdict.sentences]
+        rows.append(_row("Unusual", "what was measured and is rarest among faces:"))
+        rows += [_item(item) for item in most_unusual(verdict.examined)]
     rows += [_row("Caution", caution) for caution in verdict.cautions]
     if verdict.heatmap:
         rows.append(f"{' ' * _MARGIN}{'Heatmap':{_COLUMN}}{printable(verdict.heatmap)}")
@@ -63,6 +69,27 @@ def describe(verdict: Verdict, answers: bool = False) -> str:
         for index, answer in enumerate(verdict.answers):
             rows += _answer(answer, verdict.match_scores[index], index == verdict.chosen_index)
     return "\n".join(rows)
+
+
+def most_unusual(record: EvidenceRecord) -> list[EvidenceItem]:
+    """The measured items with the greatest strength, strongest first."""
+    measured = [item for item in record.items.values() if item.value is not None and item.strength > 0]
+    return sorted(measured, key=lambda item: (-item.strength, item.name))[:UNUSUAL]
+
+
+def _sentence(sentence: JudgedSentence, record: EvidenceRecord) -> str:
+    if sentence.support is not Support.CONTRADICTED:
+        return _row(f" {sentence.support.value}", sentence.text)
+    found = "; ".join(f"{_plain(record.items[name])} {word}" for name, word in sentence.measured.items())
+    return _row(f" {sentence.support.value.upper()}", f"{sentence.text} (measured: {found})")
+
+
+def _item(item: EvidenceItem) -> str:
+    return _row("", f"{_plain(item)}: {item.word}, {item.value:.3g} {item.unit} ({item.region})")
+
+
+def _plain(item: EvidenceItem) -> str:
+    return item.name.split(":")[-1].replace("_", " ")
 
 
 def _answer(answer: Answer | UnparsedAnswer, score: float | None, chosen: bool) -> list[str]:

@@ -1,7 +1,9 @@
-"""`ffaa train`: the stages of a recipe, one by one or all."""
+"""`ffaa train`: the stages of a recipe, one by one or all; for a recipe with a base, its tuning."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ffaa.cli.extras import needs
+from ffaa.errors import UsageError
 
 
 class Stage(StrEnum):
@@ -26,19 +29,26 @@ class Stage(StrEnum):
 def train(
     stage: Annotated[Stage, typer.Argument(help="How far to go; 'all' also packs the model folder.")],
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, see recipes/.")],
-    data: Annotated[Path, typer.Option(help="Folder that the recipe's manifest lies in.")],
+    data: Annotated[Path | None, typer.Option(help="Folder that the recipe's manifest lies in.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="Of a recipe with a base: rows of `ffaa vqa`, plain or exported.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Of a recipe with a base: the built set of the rows.")] = None,
     run: Annotated[Path | None, typer.Option(help="Where to work; default runs/NAME.")] = None,
     out: Annotated[Path | None, typer.Option(help="The model folder that 'all' writes; default RUN/model.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch chooses.")] = 0,
 ) -> None:
-    """Train a model. A stage that is up to date is skipped; a killed one goes on where it stopped."""
+    """Train a model. A stage that is up to date is skipped; a killed one goes on where it stopped.
+
+    A recipe with a base (LLaVA): ffaa train mllm RECIPE --rows ROWS --images SET, also under torchrun or accelerate.
+    """
     with needs("train"):
         import logging
 
         import torch
 
         from ffaa.recipe import load_recipe
-        from ffaa.stages import Stages
+        from ffaa.stages import Stages, tune_base
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("httpx", "huggingface_hub", "transformers"):
@@ -47,6 +57,14 @@ def train(
         torch.set_num_threads(threads)
     settings = load_recipe(recipe)
     folder = run or Path("runs") / settings.name
+    if settings.base:
+        if stage is not Stage.MLLM or rows is None or images is None:
+            raise UsageError("a recipe with a base is tuned: ffaa train mllm RECIPE --rows ROWS --images SET")
+        with needs("train"):
+            typer.echo(tune_base(settings, rows, images, folder, shlex.join(["ffaa", *sys.argv[1:]])))
+        return
+    if data is None:
+        raise UsageError("--data is missing; it names the folder that holds the recipe's manifest")
     stages = Stages(settings, data, folder)
     with needs("train"):
         if stage is Stage.ALL:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ffaa.cli.extras import needs
+from ffaa.errors import UsageError
 
 app = typer.Typer(help="Make, filter, review and export conversations about faces.", no_args_is_help=True)
 
@@ -186,22 +187,37 @@ def export(
 @app.command("stats")
 def stats(
     rows: Rows,
-    out: Annotated[Path | None, typer.Option(help="Folder for Markdown, JSON and the word cloud.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables, JSON, the word cloud, 20 random rows.")] = None,
     information: Annotated[
         bool, typer.Option("--information", help="What a classifier of the text alone tells: type, from which lines.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the classifier's folds.")] = 0,
+    faithfulness: Annotated[
+        int | None, typer.Option(min=1, help="With --images: read so many rows back and measure their faces anew.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder that the rows were made from.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the classifier's folds and the rows read back.")] = 0,
 ) -> None:
-    """What the rows hold: counts, lengths, vocabulary, repetition, words; and whether the text carries the type."""
+    """What the rows hold: counts, lengths, words, repetition; whether the text carries the type, and whether it is true
+    of the photos."""
+    if (faithfulness is None) is not (images is None):
+        raise UsageError("--faithfulness N and --images FOLDER go together; give both")
     with needs("vqa"):
-        from ffaa.data.stats import show
+        from ffaa.data.stats import Table, show
+        from ffaa.types import Record
+        from ffaa.vqa import faithfulness as reread
         from ffaa.vqa import information as reading
         from ffaa.vqa import stats as counted
         from ffaa.vqa.conversation import read_jsonl
         from ffaa.vqa.row import VqaRow
 
     found = counted.describe(counted.tally(read_jsonl(rows, VqaRow)))
-    more = [reading.table(reading.measure(read_jsonl(rows, VqaRow), seed))] if information else []
-    show([*counted.tables(found), *more])
+    more: dict[str, tuple[Record, Table]] = {}
+    if information:
+        read = reading.measure(read_jsonl(rows, VqaRow), seed)
+        more["information"] = (read, reading.table(read))
+    if images is not None:
+        held = reread.measure(list(read_jsonl(rows, VqaRow)), images, faithfulness, seed)
+        more["faithfulness"] = (held, reread.table(held))
+    show([*counted.tables(found), *(table for _, table in more.values())])
     if out is not None:
-        counted.write_report(out, found, more)
+        counted.write_report(out, found, more, counted.sample(read_jsonl(rows, VqaRow), seed=seed))

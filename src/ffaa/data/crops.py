@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ffaa.data.faces import Detection, cut, face_rect, resize_square, whole_image
+from ffaa.data.forge import synthesis
 from ffaa.data.forge.self_blend import self_blend
 from ffaa.data.images import load_photo
 from ffaa.data.manifest import Row
@@ -100,8 +101,47 @@ def augmentation(size: int, strength: float = 1.0) -> Any:
     )
 
 
-def train_sample(root: Path, row: Row, size: int, rng: np.random.Generator, blend: float = 0.0) -> Sample:
-    """An augmented training crop; with probability `blend` a real photo becomes a self-blended forgery."""
+def borrow_colours(image: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
+    """uint8 RGB `image` with means and deviations of `other` in CIE Lab, by `weight` in [0, 1] (Reinhard et al. 2001).
+
+    Two photos of one collection often share a look; an image with the look of another says nothing by it.
+    """
+    own, wanted = (cv2.cvtColor(i.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for i in (image, other))
+    mean, deviation = own.mean((0, 1)), own.std((0, 1)) + 1e-3
+    gain = np.clip(wanted.std((0, 1)) / deviation, 0.5, 2.0)
+    moved = (own - mean) * gain + wanted.mean((0, 1))
+    mixed = (own + weight * (moved - own)).astype(np.float32)
+    return np.clip(np.round(cv2.cvtColor(mixed, cv2.COLOR_LAB2RGB) * 255), 0, 255).astype(np.uint8)
+
+
+def _known_mask(root: Path, row: Row, shape: tuple[int, ...]) -> np.ndarray | None:
+    """float32 (H, W): the share of the forgery in every pixel of the row's file; None where it is not known."""
+    if row.label is Label.REAL:
+        return np.zeros(shape[:2], np.float32)
+    if row.forgery_type is ForgeryType.ENTIRE_FACE_SYNTHESIS:
+        return np.ones(shape[:2], np.float32)
+    if not row.mask:
+        return None
+    mask = cv2.imread(str(root / row.mask), cv2.IMREAD_GRAYSCALE)
+    if mask is None or mask.shape != shape[:2]:
+        raise InputError(f"{root / row.mask}: missing, or of another size than its photo; build the data again")
+    return mask.astype(np.float32) / 255
+
+
+def train_sample(
+    root: Path,
+    row: Row,
+    size: int,
+    rng: np.random.Generator,
+    blend: float = 0.0,
+    decode: float = 0.0,
+    colours: Row | None = None,
+) -> Sample:
+    """An augmented training crop.
+
+    blend, decode: the shares of real photos that become forgeries, self-blended or with the traces of a decoder.
+    colours: a row whose look the crop takes on, more or less.
+    """
     photo = read_photo(root, row)
     region = _train_region(row, rng)
     face = photo[region.top : region.bottom, region.left : region.right]
@@ -109,12 +149,20 @@ def train_sample(root: Path, row: Row, size: int, rng: np.random.Generator, blen
         Crop(region=region, padding=0, size=size, whole_image=row.box is None), row.file_box or region
     )
     label, kind = row.label, row.forgery_type
-    mask: np.ndarray | None = np.zeros(face.shape[:2], np.float32) if label is Label.REAL else None
-    if kind is ForgeryType.ENTIRE_FACE_SYNTHESIS:
-        mask = np.ones(face.shape[:2], np.float32)
-    if label is Label.REAL and rng.random() < blend:
-        face, mask = self_blend(face, rng)
-        label, kind = Label.FAKE, ForgeryType.IDENTITY_EXCHANGE
+    mask = _known_mask(root, row, photo.shape)
+    if mask is not None:
+        mask = mask[region.top : region.bottom, region.left : region.right]
+    if label is Label.REAL:
+        drawn = rng.random()
+        if drawn < blend:
+            face, mask = self_blend(face, rng)
+            label, kind = Label.FAKE, ForgeryType.IDENTITY_EXCHANGE
+        elif drawn < blend + decode:
+            face = np.clip(np.round(synthesis.decode(synthesis.draw(rng), face)), 0, 255).astype(np.uint8)
+            mask = np.ones(face.shape[:2], np.float32)
+            label, kind = Label.FAKE, ForgeryType.ENTIRE_FACE_SYNTHESIS
+    if colours is not None:
+        face = borrow_colours(face, read_photo(root, colours), rng.uniform(0.4, 1.0))
     if rng.random() < 0.5:
         face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
         left, right = size - right, size - left

@@ -12,6 +12,7 @@ from ffaa.evidence.record import Measure, NotMeasurableError
 # Between the inner eye corners across the bridge, and below the eyes where a frame's lower rim runs.
 BRIDGE = (168, 6, 197)
 SHADE = 18.0  # L* below the cheeks
+REDDER = 8.0  # a* above the cheeks
 BELOW = ((230, 119), (450, 348))
 
 
@@ -45,8 +46,11 @@ def forehead(look: Look) -> float:
 
 def jaw(look: Look) -> float:
     """Lightness of the chin minus that of the cheeks."""
-    cheeks = [look.lab[..., 0][look.patch(name)].mean() for name in ("picture_left", "picture_right")]
-    return float(look.lab[..., 0][look.patch("chin")].mean() - np.mean(cheeks))
+    cheeks = np.mean([look.lab[look.patch(name)].mean(0) for name in ("picture_left", "picture_right")], axis=0)
+    chin = look.lab[look.patch("chin")].mean(0)
+    if chin[1] - cheeks[1] > REDDER:
+        raise NotMeasurableError("what lies at the chin is much redder than the cheeks: lips, or cloth")
+    return float(chin[0] - cheeks[0])
 
 
 MEASURES: dict[str, Measure] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -38,12 +39,18 @@ class TowerHeads(nn.Module):
         scores, kinds = self.opinion(hidden)
         return tower_words(scores[0], kinds[0])
 
-    def loss(self, hidden: tuple[Tensor, Tensor], fake: Tensor, kind: Tensor, mask: Tensor) -> Tensor:
-        """fake float (B,), kind int64 (B,), mask (B, 7, 7) with -1 where unknown."""
+    def loss(
+        self, hidden: tuple[Tensor, Tensor], fake: Tensor, kind: Tensor, mask: Tensor, real: float = 0.5
+    ) -> Tensor:
+        """fake float (B,), kind int64 (B,), mask (B, 7, 7) with -1 where unknown.
+
+        real: share of real photos among the training samples; both sides weigh the same, whatever it is.
+        """
         hidden = (hidden[0].float(), hidden[1].float())
         bce = F.binary_cross_entropy_with_logits
-        loss = bce(self.last(hidden[1][:, 0])[:, 0], fake, reduction="mean")
-        loss = loss + 0.5 * bce(self.previous(hidden[0][:, 0])[:, 0], fake)
+        weight = torch.where(fake > 0.5, 0.5 / (1 - real), 0.5 / real)
+        loss = bce(self.last(hidden[1][:, 0])[:, 0], fake, weight)
+        loss = loss + 0.5 * bce(self.previous(hidden[0][:, 0])[:, 0], fake, weight)
         loss = loss + 0.3 * F.cross_entropy(self.kind(hidden[1][:, 0]), kind)
         known = mask.flatten(1) >= 0
         if known.any():

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from ffaa.data.crops import plain_face, read_photo, train_sample
@@ -35,6 +37,9 @@ class TowerArgs(BaseModel):
     lr: float = Field(1e-3, gt=0, description="peak learning rate; one cycle, cosine down to zero")
     weight_decay: float = Field(0.02, ge=0)
     blend: float = Field(0.25, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
+    decode: float = Field(0.0, ge=0, le=1, description="share of real photos that get the traces of a decoder")
+    colours: float = Field(0.0, ge=0, le=1, description="share of samples that take on the look of another photo")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
     bf16: bool = True
     workers: int = Field(2, ge=0)
@@ -44,9 +49,8 @@ class TowerArgs(BaseModel):
 class _Samples(Dataset):
     """Sample i of the whole run: which row and which augmentation follow from (seed, i) alone, so a run can resume."""
 
-    def __init__(self, root: Path, rows: list[Row], weights: list[int], size: int, blend: float, seed: int, total: int):
-        self.root, self.size, self.blend, self.seed, self.total = root, size, blend, seed, total
-        self.rows = [row for row, weight in zip(rows, weights, strict=True) for _ in range(weight)]
+    def __init__(self, root: Path, rows: list[Row], size: int, args: TowerArgs, seed: int, total: int):
+        self.root, self.rows, self.size, self.args, self.seed, self.total = root, rows, size, args, seed, total
 
     def __len__(self) -> int:
         return self.total
@@ -55,7 +59,9 @@ class _Samples(Dataset):
         epoch, place = divmod(index, len(self.rows))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
         rng = np.random.default_rng((self.seed, 1, index))
-        sample = train_sample(self.root, self.rows[order[place]], self.size, rng, self.blend)
+        colours = self.rows[int(rng.integers(len(self.rows)))] if rng.random() < self.args.colours else None
+        row, args = self.rows[order[place]], self.args
+        sample = train_sample(self.root, row, self.size, rng, args.blend, args.decode, colours)
         return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
 
 
@@ -95,12 +101,15 @@ def train_tower(
     heads = TowerHeads(tower.config.hidden_size)
     train = [r for r in rows if r.split == "train" and not held_for_mids(r, held)]
     val = [r for r in rows if r.split == "val"]
-    weights = [2 if r.dataset in args.double and r.label is Label.REAL else 1 for r in train]
-    steps_per_epoch = sum(weights) // args.batch
+    train += [r for r in train if r.dataset in args.double and r.label is Label.REAL]
+    steps_per_epoch = len(train) // args.batch
     total = args.epochs * steps_per_epoch
-    data = _Samples(root, train, weights, tower.config.image_size, args.blend, seed, total * args.batch)
+    data = _Samples(root, train, tower.config.image_size, args, seed, total * args.batch)
+    real = sum(r.label is Label.REAL for r in train) * (1 - args.blend - args.decode) / len(train)
 
     both = nn.ModuleDict({"tower": tower, "heads": heads})
+    averaged = AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(args.average), use_buffers=True)
+    kept: Any = averaged.module
     decay = [p for p in both.parameters() if p.ndim > 1]
     plain = [p for p in both.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -118,6 +127,7 @@ def train_tower(
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         both.load_state_dict(state["model"])
+        averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         step, history = state["step"], json.loads(state["history"])
@@ -125,7 +135,8 @@ def train_tower(
 
     def save() -> None:
         part = state_file.with_suffix(".part")
-        torch.save({"model": both.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+        torch.save({"model": both.state_dict(), "averaged": averaged.state_dict(),
+                    "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
                     "step": step, "history": json.dumps(history)}, part)  # fmt: skip
         part.replace(state_file)
 
@@ -138,19 +149,20 @@ def train_tower(
         both.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             hidden = tower(pixels.to(memory_format=torch.channels_last)).hidden_states
-        loss = heads.loss(hidden, fake.float(), kind, mask)
+        loss = heads.loss(hidden, fake.float(), kind, mask, real)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 5.0)
         optimizer.step()
         schedule.step()
+        averaged.update_parameters(both)
         step += 1
         running += loss.item()
         if step % 50 == 0:
             log.info("step %d/%d loss %.3f, %.0f s", step, total, running / 50, time.time() - started)
             running = 0.0
         if step % steps_per_epoch == 0:
-            scores, kinds = tower_scores(tower, heads, root, val)
+            scores, kinds = tower_scores(kept["tower"], kept["heads"], root, val)
             truth = np.array([r.label is Label.FAKE for r in val])
             figures = {
                 "epoch": step // steps_per_epoch,
@@ -160,7 +172,7 @@ def train_tower(
             }
             log.info("%s", figures)
             if not history or figures["val_auc"] >= max(h["val_auc"] for h in history):
-                save_file({k: v.contiguous() for k, v in both.state_dict().items()}, out / "tower.safetensors")
+                save_file({k: v.contiguous() for k, v in kept.state_dict().items()}, out / "tower.safetensors")
             history.append(figures)
             save()
         elif step % args.save_every == 0:

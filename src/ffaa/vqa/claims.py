@@ -45,6 +45,11 @@ _NEGATION = re.compile(
     r"rather than|rules? out|instead of|against)\b|n['’]t\b",
     re.IGNORECASE,
 )
+_UNPROVEN = re.compile(
+    r"\b(?:(?:do(?:es)?|did|can) ?(?:not|n['’]t)|cannot|hardly|barely|little|few|not much) (?:\w+ ){0,6}?"
+    r"(?:prove|carry|settle|decide|support|back|show|confirm|establish)",
+    re.IGNORECASE,
+)
 # A sentence that weighs two sides, or says what might be, takes none.
 _WEIGHING = re.compile(
     r"\b(?:although|though|while|whereas|but|however|yet|despite|at first|if|unless|would|might|could|may)\b", re.I
@@ -54,7 +59,8 @@ _WEIGHING = re.compile(
 def stance(reasoning: str) -> tuple[Label | None, str]:
     """(what the reasoning speaks for, the phrase); (None, '') where it takes no side or both as often.
 
-    The side that more sentences take; with as many on both, the last one's.
+    The side that more sentences take; with as many on both, the last one's. "Not a forgery" speaks for a real photo;
+    "does not show a forgery" for nothing.
     """
     taken: list[tuple[Label, str]] = []
     for sentence in sentences(reasoning):
@@ -62,8 +68,10 @@ def stance(reasoning: str) -> tuple[Label | None, str]:
             continue
         for side, pattern in _STANCES.items():
             for match in pattern.finditer(sentence):
-                turned = _NEGATION.search(sentence[: match.end()])
-                taken.append((side.opposite if turned else side, " ".join(match.group().split())))
+                clause = re.split(r"[,;:]", sentence[: match.end()])[-1]
+                if _UNPROVEN.search(clause):
+                    continue
+                taken.append((side.opposite if _NEGATION.search(clause) else side, " ".join(match.group().split())))
     if not taken:
         return None, ""
     fake = sum(side is Label.FAKE for side, _ in taken)

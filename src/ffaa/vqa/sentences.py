@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
@@ -10,30 +11,48 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ffaa.types import ForgeryType
+
 _CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
 
 class Claim(NamedTuple):
-    """What a clause states: that an item has a word."""
+    """What a clause states: that an item has a word. Of words joined by '|', any may hold: free text is vaguer."""
 
     item: str
     word: str
+
+    @property
+    def words(self) -> list[str]:
+        return self.word.split("|")
 
 
 @cache
 def sentence_file() -> dict[str, Any]:
     """prompts/sentences.yaml, parsed."""
-    return _read("sentences.yaml")
+    return read_prompt("sentences.yaml")
 
 
 @cache
 def lean_file() -> dict[str, dict[str, dict[str, float]]]:
     """prompts/leans.yaml: forgery type or method -> item -> word -> ln P(word | forged so) / P(word | real)."""
-    return _read("leans.yaml")
+    return read_prompt("leans.yaml")
 
 
-def _read(name: str) -> Any:
-    return yaml.safe_load(files("ffaa.vqa").joinpath("prompts", name).read_text(encoding="utf-8"))
+@cache
+def file_version() -> str:
+    """'grounded-2-0a1b2c3d': the number in sentences.yaml, and a hash of both files."""
+    text = "\0".join(_text(name) for name in ("sentences.yaml", "leans.yaml"))
+    return f"grounded-{sentence_file()['version']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def read_prompt(name: str) -> Any:
+    """A YAML file of prompts/, parsed."""
+    return yaml.safe_load(_text(name))
+
+
+def _text(name: str) -> str:
+    return files("ffaa.vqa").joinpath("prompts", name).read_text(encoding="utf-8")
 
 
 @cache
@@ -50,9 +69,11 @@ def says(part: str, item: str, word: str) -> list[str]:
     return list(entry["say"] if isinstance(entry, dict) else entry)
 
 
-def tails(item: str, word: str, side: str) -> list[str]:
-    """Patterns of explanations that may follow in the reasoning; side: 'real' or 'fake'."""
-    return list(sentence_file()["reason"][item][word].get(side, []))
+def tails(item: str, word: str, kind: ForgeryType) -> list[str]:
+    """Patterns of explanations why a face of this type has the word, that may follow in the reasoning."""
+    entry = sentence_file()["reason"][item][word]
+    found = list(entry.get("real" if kind is ForgeryType.REAL else "fake", []))
+    return found + list(entry.get("synthesis", [])) if kind is ForgeryType.ENTIRE_FACE_SYNTHESIS else found
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -203,8 +204,31 @@ def tables(stats: VqaStats) -> list[Table]:
     ]  # fmt: skip
 
 
-def write_report(out: Path, stats: VqaStats, more: Iterable[Table] = ()) -> None:
-    """Write stats.md, stats.json and cloud.png into `out`; more: tables for stats.md, e.g. `information.table`.
+def sample(rows: Iterable[VqaRow], count: int = 20, seed: int = 0) -> str:
+    """Markdown of `count` rows, each as likely as any other (one pass, only they are kept), in their order."""
+    rng = np.random.default_rng((seed, 11))
+    drawn: dict[int, VqaRow] = {}
+    for i, row in enumerate(rows):
+        if len(drawn) < count:
+            drawn[i] = row
+        elif (place := int(rng.integers(i + 1))) < count:
+            drawn.pop(list(drawn)[place])
+            drawn[i] = row
+    texts = []
+    for i, row in sorted(drawn.items()):
+        kind = f"{row.dataset}, {row.method or row.label.value}: {row.forgery_type.value}"
+        texts.append(f"## Row {i + 1:,} ({kind})\n\n*{row.question}*\n\n" + row.raw.strip().replace("\n", "\n\n"))
+    return f"# {len(drawn)} rows drawn at random (seed {seed})\n\n" + "\n\n".join(texts) + "\n"
+
+
+def write_report(
+    out: Path,
+    stats: VqaStats,
+    more: Mapping[str, tuple[Record, Table]] = MappingProxyType({}),
+    drawn: str = "",
+) -> None:
+    """Write stats.md, stats.json and cloud.png into `out`; more: name -> what goes into NAME.json and its table; drawn:
+    a `sample`, for sample.md.
 
     Raises InputError when `out` cannot be written.
     """
@@ -212,8 +236,13 @@ def write_report(out: Path, stats: VqaStats, more: Iterable[Table] = ()) -> None
         out.mkdir(parents=True, exist_ok=True)
         draw_cloud({(w.word, w.kind): w.count for w in stats.cloud}).save(out / "cloud.png")
         picture = Table("Word cloud", notes=["![nouns and adjectives](cloud.png)", "Nouns blue, adjectives red."])
-        (out / "stats.md").write_text(markdown([*tables(stats), *more, picture]), encoding="utf-8")
-        (out / "stats.json").write_text(json.dumps(stats.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+        shown = [table for _, table in more.values()]
+        (out / "stats.md").write_text(markdown([*tables(stats), *shown, picture]), encoding="utf-8")
+        if drawn:
+            (out / "sample.md").write_text(drawn, encoding="utf-8")
+        for name, found in {"stats": stats, **{name: found for name, (found, _) in more.items()}}.items():
+            text = json.dumps(found.model_dump(mode="json"), indent=1) + "\n"
+            (out / f"{name}.json").write_text(text, encoding="utf-8")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"{out}: cannot be written ({reason}); make room, or choose another --out") from error

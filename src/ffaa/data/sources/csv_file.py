@@ -102,6 +102,18 @@ def read(root: Path, args: SourceArgs) -> Iterator[Item]:
     yield from some(_items(root, args), NAME, OBTAIN, root, args)
 
 
+def real_photos(path: Path) -> list[Path]:
+    """The real photos of a CSV that are in split train, or in none: what forgeries for training may be made from.
+
+    Raises InputError as `read` does, and where there is none.
+    """
+    args = SourceArgs(kind=NAME, root="", manifest=path.name, methods=["real"])
+    found = [path.parent / item.path for item in read(path.parent, args) if item.split in ("", "train")]
+    if not found:
+        raise InputError(f"{path}: no real photo in split train; forgeries for training need some")
+    return found
+
+
 SOURCE = Source(
     read,
     about="any CSV with one photo or video a row",

@@ -16,10 +16,9 @@ from ffaa.data.faces import resize_square
 from ffaa.data.landmarks import landmarks
 from ffaa.data.manifest import Row
 from ffaa.evidence.examine import examine
-from ffaa.evidence.record import EvidenceRecord
-from ffaa.types import Box, ForgeryType, Label
-from ffaa.vqa.prompting import prompt_version
+from ffaa.types import Box, EvidenceRecord, ForgeryType, Label
 from ffaa.vqa.row import Sentence, VqaRow
+from ffaa.vqa.sentences import file_version
 from ffaa.vqa.teachers.base import Ask
 from ffaa.vqa.writer import balance, write
 
@@ -29,7 +28,7 @@ QUEUED = 8
 Format = Callable[[str, str, Label, float, ForgeryType], str]
 # How sure an answer states to be, by what all its evidence says: lowest and highest probability.
 STATED = {
-    "strong": (0.9, 0.99), "medium": (0.78, 0.92), "weak": (0.66, 0.8), "open": (0.58, 0.68), "against": (0.52, 0.6),
+    "strong": (0.9, 0.99), "medium": (0.78, 0.92), "weak": (0.66, 0.8), "open": (0.6, 0.7), "against": (0.55, 0.62),
 }  # fmt: skip
 
 
@@ -56,7 +55,7 @@ def _teach(ask: Ask, formatter: Format) -> VqaRow:
         image=row.path, sha256=row.sha256, label=row.label, forgery_type=row.forgery_type, method=row.method,
         dataset=row.dataset, split=row.split, group=row.group, regions=row.regions, mask=row.mask,
         reference=row.reference, question=ask.question, hypothesis=ask.hypothesis, teacher=GroundedTeacher.name,
-        prompt_version=prompt_version(), seed=ask.seed, sentences=sentences, result=row.label, probability=probability,
+        prompt_version=file_version(), seed=ask.seed, sentences=sentences, result=row.label, probability=probability,
         stated_type=row.forgery_type,
         raw=formatter(texts[0], texts[1], row.label, probability, row.forgery_type),
     )  # fmt: skip

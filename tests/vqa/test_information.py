@@ -4,6 +4,7 @@ from tests.vqa.rows import row, told
 
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.information import measure, table
+from ffaa.vqa.row import Sentence
 
 KINDS = (ForgeryType.REAL, ForgeryType.IDENTITY_EXCHANGE, ForgeryType.ENTIRE_FACE_SYNTHESIS)
 SIGNS = ("grain", "seam", "lattice")
@@ -87,3 +88,23 @@ def test_seeded():
 @pytest.mark.parametrize("rows", [[], [row()]])
 def test_nothing_to_read(rows):
     assert measure(rows).readings == []
+
+
+def test_measured_sentences_alone():
+    """The sign of the type stands in a sentence on the manifest for some rows, in a measured one for others."""
+    name = "measured sentences of the reasoning alone"
+
+    def linked(source):
+        found = []
+        for r in make(names=True):
+            first, last = r.sentences
+            plain = Sentence(part="reasoning", text=f"{first.text[6:]}", evidence=["skin"])
+            telling = last.model_copy(update={"evidence": source})
+            found.append(r.model_copy(update={"sentences": [first, plain, telling]}))
+        return readings(found)["all", name, "real or fake"]
+
+    assert linked(["skin"]).balanced_accuracy == 1
+    for source in (["manifest:forgery_type"], ["balance"]):
+        assert not linked(source).above_chance
+    notes = measure(make()).notes
+    assert f"all, real or fake: no {name}, since no sentence says what it rests on" in notes

@@ -25,10 +25,21 @@ from ffaa.vqa.row import VqaRow
 
 FOLDS, RESAMPLES, LEVEL = 5, 1000, 0.95
 MIN_ROWS, MIN_GROUPS = 25, 10  # of each class; with fewer the interval says nothing
+
+
+def _measured(row: VqaRow) -> str:
+    """The reasoning's sentences that rest on measured items alone, not on the manifest or on all items together."""
+    told = (s for s in row.sentences if s.part == "reasoning" and s.evidence)
+    return " ".join(
+        s.text for s in told if all(":" not in name and name not in ("balance", "frame") for name in s.evidence)
+    )
+
+
 TEXTS: dict[str, Callable[[VqaRow], str]] = {
     "description": lambda row: row.description,
     "description and reasoning": lambda row: f"{row.description}\n{row.reasoning}",
     "the same without words of verdict": lambda row: STANCE_WORDS.sub(" ", f"{row.description}\n{row.reasoning}"),
+    "measured sentences of the reasoning alone": _measured,
 }
 TARGETS: dict[str, Callable[[VqaRow], str]] = {
     "forgery type": lambda row: row.forgery_type.value,
@@ -83,7 +94,11 @@ def measure(rows: Iterable[VqaRow], seed: int = 0) -> Information:
                 notes.append(f"{scope}, {target}: fewer than two classes, not read")
                 continue
             for name, text in TEXTS.items():
-                readings.append(_reading(scope, name, target, [text(r) for r in kept], kept, truth, seed))
+                texts = [text(row) for row in kept]
+                if not any(texts):
+                    notes.append(f"{scope}, {target}: no {name}, since no sentence says what it rests on")
+                    continue
+                readings.append(_reading(scope, name, target, texts, kept, truth, seed))
     return Information(seed=seed, folds=FOLDS, scikit_learn=sklearn.__version__, readings=readings, notes=notes)
 
 

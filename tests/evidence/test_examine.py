@@ -1,5 +1,7 @@
 """The evidence room on the two public-domain portraits and on changes made to them."""
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -235,3 +237,13 @@ def test_painted_lips_at_the_chin_are_no_beard(crop):
     dark = image.copy()
     cv2.circle(dark, tuple(int(v) for v in points[[18, 200], :2].mean(0)), 30, (40, 34, 30), -1)
     assert examine(dark, points, scale).items["jaw"].word == "dark"
+
+
+def test_of_a_few_enlarged_pixels_the_spectrum_is_not_measured(crop):
+    image, points, _ = crop
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        items = examine(image, points, 20.0).items
+    assert "enlarged too much" in items["slope"].reason
+    assert "enlarged too much" in items["tail"].reason
+    assert items["rolloff"].value is not None

@@ -33,12 +33,19 @@ def rolloff(look: Look) -> float:
     return ratio(float(high), float(power[(radius > 0.05) & (radius < 0.15)].mean()))
 
 
+def _rings(power: np.ndarray, radius: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(n,) log of the mean power between n + 1 edges."""
+    rings = [power[(radius >= a) & (radius < b)] for a, b in pairwise(edges)]
+    if not all(len(ring) for ring in rings):
+        raise NotMeasurableError("the face was enlarged too much for its spectrum")
+    return np.log(np.array([ring.mean() for ring in rings]) + EPSILON)
+
+
 def slope(look: Look) -> float:
     """Exponent of the radial power law over the middle frequencies."""
     power, radius = look.once("power", lambda: _power(look.gray))
     edges = np.geomspace(0.03, 0.6 * _limit(look), 9)
-    means = [power[(radius >= a) & (radius < b)].mean() for a, b in pairwise(edges)]
-    return float(-np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), np.log(np.array(means) + EPSILON), 1)[0])
+    return float(-np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), _rings(power, radius, edges), 1)[0])
 
 
 def tail(look: Look) -> float:
@@ -47,9 +54,8 @@ def tail(look: Look) -> float:
     top = _limit(look)
     edges = np.geomspace(0.05, 0.5 * top, 7)
     centres = np.log(np.sqrt(edges[:-1] * edges[1:]))
-    means = [power[(radius >= a) & (radius < b)].mean() for a, b in pairwise(edges)]
-    fit = np.polyfit(centres, np.log(np.array(means) + EPSILON), 1)
-    high = np.log(power[(radius > 0.8 * top) & (radius < 0.98 * top)].mean() + EPSILON)
+    fit = np.polyfit(centres, _rings(power, radius, edges), 1)
+    (high,) = _rings(power, radius, np.array([0.8, 0.98]) * top)
     return float((high - np.polyval(fit, np.log(0.89 * top))) / np.log(2))
 
 

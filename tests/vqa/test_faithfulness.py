@@ -15,6 +15,7 @@ def test_what_the_grounded_teacher_writes_holds(rows, crops):
     assert found.rows == len(rows)
     assert found.sentences == sum(len(row.sentences) for row in rows)
     assert found.share == 1.0
+    assert found.control < 0.8  # the same sentences, of other faces
     assert found.contradicted == []
     assert {"evidence", "manifest", "balance", "frame"} <= set(found.by_source)
     assert sum(count for of in found.by_source.values() for count in of.values()) == found.sentences

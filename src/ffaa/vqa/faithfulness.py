@@ -25,12 +25,14 @@ SHOWN = 10
 
 class Faithfulness(Record):
     """Of sentences. by_source: what they speak of -> support -> count. share: supported among supported and
-    contradicted, None without either. contradicted: (image, sentence), at most 10."""
+    contradicted, None without either. control: the same share of the sentences on measured items, each row's held
+    against the face of another. contradicted: (image, sentence), at most 10."""
 
     rows: int
     sentences: int
     by_source: dict[str, dict[str, int]]
     share: float | None
+    control: float | None
     contradicted: list[tuple[str, str]]
 
 
@@ -44,7 +46,9 @@ def measure(rows: Sequence[VqaRow], folder: Path, count: int | None = None, seed
     wanted = {row.image for row in chosen}
     known = {row.path: row for row in manifest.scan(folder) if row.path in wanted}
     found: dict[str, Counter[str]] = {}
+    control = Counter[Support]()
     wrong: list[tuple[str, str]] = []
+    before: VqaRow | None = None
     for row in chosen:
         if row.image not in known:
             raise InputError(f"{folder}: no {row.image} in its manifest; give the folder the rows were made from")
@@ -55,12 +59,18 @@ def measure(rows: Sequence[VqaRow], folder: Path, count: int | None = None, seed
             found.setdefault(source, Counter())[support.value] += 1
             if support is Support.CONTRADICTED:
                 wrong.append((row.image, sentence.text))
+        control.update(judge(sentence.text, record) for sentence in (before.sentences if before else ()))
+        before = row
     total = sum(found.values(), Counter[str]())
-    decided = total[Support.SUPPORTED.value] + total[Support.CONTRADICTED.value]
     return Faithfulness(
         rows=len(chosen), sentences=total.total(), by_source={k: dict(v) for k, v in sorted(found.items())},
-        share=round(total[Support.SUPPORTED.value] / decided, 4) if decided else None, contradicted=wrong[:SHOWN],
+        share=_share(total[Support.SUPPORTED.value], total[Support.CONTRADICTED.value]),
+        control=_share(control[Support.SUPPORTED], control[Support.CONTRADICTED]), contradicted=wrong[:SHOWN],
     )  # fmt: skip
+
+
+def _share(supported: int, contradicted: int) -> float | None:
+    return round(supported / (supported + contradicted), 4) if supported + contradicted else None
 
 
 def check(text: str, face: Row, record: EvidenceRecord) -> tuple[str, Support]:
@@ -97,11 +107,11 @@ def _told(face: Row, record: EvidenceRecord) -> Iterator[tuple[str, list[str], b
 def table(found: Faithfulness) -> Table:
     """For the terminal and Markdown."""
     columns = [support.value for support in Support]
-    share = "-" if found.share is None else f"{found.share:.2%}"
+    share, control = ("-" if value is None else f"{value:.2%}" for value in (found.share, found.control))
     return Table(
         f"Faithfulness: {found.sentences:,} sentences of {found.rows:,} rows, read back and measured anew",
         ["sentences on", *columns],
         [[source, *(f"{counts.get(c, 0):,}" for c in columns)] for source, counts in found.by_source.items()],
-        [f"Supported among supported and contradicted: {share}.",
+        [f"Supported among supported and contradicted: {share}; sentences on the evidence of another face: {control}.",
          *(f"Contradicted: {image}: {sentence}" for image, sentence in found.contradicted)],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 
@@ -21,10 +22,17 @@ from transformers import (
 )
 
 from ffaa.assistant import Assistant
+from ffaa.engine import load_engine
 from ffaa.errors import WeightsError
 from ffaa.fetch import import_model
+from ffaa.mids import checkpoint
 from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.weights import MODEL_FILE
+from ffaa.mllm.adapter import CARD, AdapterCard, save_adapter, weight_files
+from ffaa.mllm.answer import format_answer, parse_answer
+from ffaa.mllm.llava_import import import_llava
+from ffaa.mllm.train import LoraArgs, add_lora
+from ffaa.types import ForgeryType, Label, Role
+from ffaa.weights import MODEL_FILE, sha256
 
 WORDS = "Image description: Forgery reasoning: Analysis result: real\nProbability: 0.5\nForgery type: USER ASSISTANT"
 
@@ -118,6 +126,32 @@ def test_a_published_checkpoint_analyses_a_photo(imported, hopper):
     assert heat.shape == (336, 336, 3)
 
 
+def test_a_base_with_an_adapter(imported, published):
+    """Its answers are those of the base with the adapter merged into it."""
+    mllm = imported / "mllm"
+    before = load_engine("tiny-published", torch.device("cpu")).mllm.model
+    model = import_llava(mllm, published[1]["clip-vit-l14-336"]).requires_grad_(False)
+    add_lora(model, LoraArgs(r=2, alpha=2, dropout=0.0))
+    model.model.multi_modal_projector.requires_grad_(True)
+    trained = {name: torch.randn_like(p) for name, p in model.named_parameters() if p.requires_grad}
+    files = save_adapter(imported / "adapter", model, trained)
+    card = AdapterCard(
+        name="x", template="v1", base="here", base_files=weight_files(mllm), recipe={}, seed=0, data={}, versions={},
+        command="ffaa", processes=1, steps=1, eval_loss=1.0, files=files,
+    )  # fmt: skip
+    (imported / "adapter" / CARD).write_text(card.model_dump_json())
+    description = json.loads((imported / MODEL_FILE).read_text())
+    description["adapter"] = "adapter"
+    description["files"] |= {f"adapter/{name}": sha256(imported / "adapter" / name) for name in (CARD, *files)}
+    (imported / MODEL_FILE).write_text(json.dumps(description))
+    after = load_engine("tiny-published", torch.device("cpu")).mllm.model.state_dict()
+    changed = {name for name, value in before.state_dict().items() if not torch.equal(value, after[name])}
+    assert changed == {n for n in after if "multi_modal_projector" in n or ("language_model" in n and "_proj" in n)}
+    (imported / "adapter" / "projector.safetensors").unlink()
+    with pytest.raises(WeightsError, match="adapter/projector.safetensors"):
+        load_engine("tiny-published", torch.device("cpu"))
+
+
 def test_a_checkpoint_with_a_missing_tensor_is_refused(imported):
     description = json.loads((imported / MODEL_FILE).read_text())
     name = next(n for n in description["files"] if n.endswith("mids.pth"))
@@ -130,3 +164,37 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(imported):
     (imported / MODEL_FILE).write_text(json.dumps(description))
     with pytest.raises(WeightsError, match=r"classifier\.bias"):
         Assistant("tiny-published", device="cpu")
+
+
+def test_a_mids_with_blocks_of_its_own_leaves_the_language_model_its_eyes(tiny_model, use_tiny_parts, tiny_crops):
+    engine = load_engine(tiny_model, torch.device("cpu"))
+    before = engine.encode(tiny_crops[0])
+    config = engine.mids.config.model_copy(update={"unfreeze": 1})
+    own = MIDS(engine.mids.text_encoder, copy.deepcopy(engine.mids.image_encoder), config).eval()
+    with torch.no_grad():
+        for parameter in own.image_encoder.stages[-1].parameters():
+            parameter.add_(0.1)
+    engine.mids = own
+    after = engine.encode(tiny_crops[0])
+    assert not torch.allclose(after.layers[0], before.layers[0])
+    assert torch.allclose(after.features, before.features)
+    assert after.words == before.words
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_mids_reads_what_it_was_trained_on(tiny_model, use_tiny_parts, monkeypatch, masked):
+    load = checkpoint.load
+
+    def loaded(*args):
+        mids = load(*args)
+        mids.config = mids.config.model_copy(update={"masked": masked})
+        return mids
+
+    monkeypatch.setattr(checkpoint, "load", loaded)
+    engine = load_engine(tiny_model, torch.device("cpu"))
+    text = format_answer("a", "b", Label.FAKE, 0.9, ForgeryType.IDENTITY_EXCHANGE)
+    answer = parse_answer(text, Role.ANCHOR, "?")
+    ids = engine.tokens([answer])[0][0].tolist()
+    read = "".join(engine.tokens.tokenizer.convert_ids_to_tokens(ids)).replace("##", "")
+    assert ("fake" in read) is not masked
+    assert "reasoning" in read

@@ -16,6 +16,7 @@ from ffaa.data.build import build
 from ffaa.data.manifest import held_for_mids
 from ffaa.data.recipe import DataRecipe
 from ffaa.data.sources.base import SourceArgs
+from ffaa.errors import UsageError
 from ffaa.mllm import features
 from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
@@ -141,11 +142,11 @@ def test_mids_runs_on_the_mined_answers_of_this_mllm(tiny_run):
     mllm = stages.load_mllm()
     array, found = features.load(tiny_run.folder, "mine")
     mined = list(read_jsonl(tiny_run.folder / "mined-mine.jsonl", Mined))
-    hidden = torch.from_numpy(np.array(array[:3, -1])).float()
-    words = [{e.name: e.word for e in f.evidence} for f in found[:3]]
-    asked = (mined[0].answers[0].prompt, *QUESTIONS[1:])
-    raws = mllm.generate(mllm.project(hidden), words, asked)
-    assert [sorted(r) for r in raws] == [sorted(a.raw for a in m.answers) for m in mined[:3]]
+    for i in range(3):
+        hidden = torch.from_numpy(np.array(array[i : i + 1, -1])).float()
+        words = {e.name: e.word for e in found[i].evidence}
+        (raws,) = mllm.generate(mllm.project(hidden), [words], (mined[i].answers[0].prompt, *QUESTIONS[1:]))
+        assert sorted(raws) == sorted(a.raw for a in mined[i].answers)
 
 
 def test_the_tower_inside_the_packed_mllm_is_the_trained_one(tiny_run):
@@ -189,3 +190,47 @@ def test_changed_photos_are_looked_at_again(again, tiny_run, tmp_path):
     (data / "manifest.csv").write_text("\n".join(lines[:-1]) + "\n")
     assert again(data=data, until="faces") == ["faces"]
     assert len(manifest.read(again.folder / "faces.parquet")) == len(lines) - 2
+
+
+def test_mids_sees_augmented_crops_through_trained_blocks(again, tiny_run):
+    """The settings of Table 3 and the rest, on nano: MIDS alone runs again, and nothing of its caches is left."""
+    changes = {"augment": True, "variants": 1, "unfreeze": 1, "masked": False, "self_attention": 1}
+    assert again(**section(tiny_run, "mids", **changes, balance="weights")) == ["mids"]
+    card = json.loads((again.folder / "mids.card.json").read_text())
+    assert card["settings"] | changes == card["settings"]
+    assert (card["config"]["unfreeze"], card["config"]["masked"], card["config"]["num_self_attention"]) == (1, False, 1)
+    assert card["sha256"] == weights.sha256(again.folder / "mids.safetensors")
+    assert card["data"] == {
+        name: weights.sha256(again.folder / name) for name in ("mined-val.jsonl", "mined-mine.jsonl")
+    }
+    assert card["figures"] == json.loads((again.folder / "mids.json").read_text())
+    with safe_open(again.folder / "mids.safetensors", "pt") as file:
+        names = {key.rsplit(".", 1)[0] for key in file.keys()}  # noqa: SIM118
+    assert "image_encoder.head.0" in names
+    assert "image_encoder.stem.0" not in names
+    assert "se_attn.0.norm" in names
+    assert "se_attn.1.norm" not in names
+    assert sorted(p.name for p in again.folder.glob("mids*")) == ["mids.card.json", "mids.json", "mids.safetensors"]
+
+
+def test_what_mids_sees_is_what_the_answers_are_about(tiny_run):
+    """The crops that are augmented and the stored features are of the same pixels."""
+    tower, _ = load_tower(tiny_run.folder / "tower.safetensors")
+    crops, (array, _) = tiny_run.stages._tower_crops("mine"), features.load(tiny_run.folder, "mine")
+    with torch.no_grad():
+        hidden = tower(crops.pixels(2, 0, None)).hidden_states
+    np.testing.assert_allclose(torch.stack(hidden, 1)[0].numpy(), array[2], atol=5e-3)
+
+
+def test_a_nano_is_not_mined_through_a_server(tiny_run):
+    with pytest.raises(UsageError, match="has no base"):
+        tiny_run.stages.mine(tuned_on=tiny_run.data / "manifest.csv")
+
+
+def test_the_report_counts_what_was_mined(tiny_run):
+    found = json.loads((tiny_run.folder / "mined-mine.json").read_text())
+    mined = list(read_jsonl(tiny_run.folder / "mined-mine.jsonl", Mined))
+    assert found["all"]["faces"] == len(mined)
+    assert sum(found["all"]["all_classes"]) + found["all"]["unparsed"] == 3 * len(mined)
+    assert list(found["collections"]) == ["tiny"]
+    assert {m.group for m in mined} == {r.group for r in tiny_run.stages.part("mine")}

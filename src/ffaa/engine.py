@@ -24,6 +24,7 @@ from ffaa import weights
 from ffaa.mids import checkpoint
 from ffaa.mids.model import MIDS
 from ffaa.mids.tokens import AnswerTokens
+from ffaa.mllm.adapter import attach_adapter
 from ffaa.mllm.constraint import AnswerConstraint
 from ffaa.mllm.generate import Mllm
 from ffaa.mllm.llava_import import import_llava, prepare_pixels
@@ -46,7 +47,8 @@ class Encoded(NamedTuple):
 
 @dataclass
 class Engine:
-    """Everything that runs on a face image. `shared`: MLLM and MIDS use one frozen trunk, which runs once per face."""
+    """Everything that runs on a face image. `shared`: MLLM and MIDS use one trunk, which runs once per face
+    unless MIDS has trained blocks of it."""
 
     name: str
     mllm: Mllm
@@ -71,8 +73,11 @@ class Engine:
         pixels = self.pixels(image)
         layers = self.mids.encode_image(pixels)
         if self.shared:
-            words = {} if self.heads is None else self.heads.words((layers[1].cpu(), layers[0].cpu()))
-            return Encoded(self.mllm.project(layers[0]), layers, words)
+            previous, last = layers[::-1]
+            if self.mids.config.unfreeze:  # then MIDS sees through blocks of its own, the language model does not
+                previous, last = self.mllm.model.model.vision_tower(pixels).hidden_states
+            words = {} if self.heads is None else self.heads.words((previous.cpu(), last.cpu()))
+            return Encoded(self.mllm.project(last), layers, words)
         dtype = self.mllm.model.dtype
         return Encoded(self.mllm.image_features(pixels.to(dtype)), layers, {})
 
@@ -98,7 +103,10 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         # bfloat16 halves the 7B model; a CPU without it would only be slower
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         clip = folder.clip()
-        model = import_llava(folder.mllm, clip_folder=clip, dtype=dtype)
+        aspect = None if folder.adapter is None else "pad"  # what it was tuned with, whatever its base says
+        model = import_llava(folder.mllm, clip_folder=clip, dtype=dtype, image_aspect_ratio=aspect)
+        if folder.adapter is not None:
+            attach_adapter(model, folder.adapter)
         text: Any = T5EncoderModel.from_pretrained(text_folder)
         mids = checkpoint.load_published(folder.mids, text, CLIPVisionModel.from_pretrained(clip or folder.mllm))
         tokenizer = AutoTokenizer.from_pretrained(folder.mllm)
@@ -112,7 +120,7 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         name=config.name,
         mllm=Mllm(model.eval().to(device), tokenizer, TEMPLATES[config.template], constraint),
         mids=mids.to(device),
-        tokens=AnswerTokens(AutoTokenizer.from_pretrained(text_folder), config.text_max_tokens),
+        tokens=AnswerTokens(AutoTokenizer.from_pretrained(text_folder), config.text_max_tokens, mids.config.masked),
         image_size=config.image_size,
         shared=isinstance(model.model.vision_tower, ForensicVisionModel),
         temperature=config.temperature,

@@ -20,6 +20,7 @@ from ffaa.mids.train import MidsArgs
 from ffaa.mllm.nano import BodyArgs
 from ffaa.mllm.train import MllmArgs
 from ffaa.mllm.train_tower import TowerArgs
+from ffaa.mllm.tune import BaseArgs, TuneArgs
 from ffaa.settings import load_yaml
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,14 @@ class TeachArgs(BaseModel):
 
 
 class Recipe(BaseModel):
-    """All settings of one model."""
+    """All settings of one model. `base` names a LLaVA to tune; without it a nano is trained, from `tower` on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     seed: int = 0
+    base: BaseArgs | None = None
+    tune: TuneArgs = TuneArgs()
     data: DataArgs = DataArgs()
     tower: TowerArgs = TowerArgs()
     teach: TeachArgs = TeachArgs()
@@ -62,6 +65,10 @@ class Recipe(BaseModel):
     hypothesis_phase: MllmArgs | None = Field(None, description="a second phase, mostly hypothetical conversations")
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
+
+
+def _digest(inputs: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -90,18 +97,27 @@ class Run:
 
         unfinished: what a killed `work` goes on from; removed first when it belongs to other inputs.
         """
-        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+        if self.begin(name, inputs, outputs, unfinished):
+            work()
+            self.finish(name, inputs)
+
+    def begin(self, name: str, inputs: dict[str, Any], outputs: Sequence[str], unfinished: Sequence[str] = ()) -> bool:
+        """The first half of `stage`: whether there is work to do. `finish` is its other half."""
+        digest = _digest(inputs)
         if self._done.get(name) == digest and all((self.folder / o).exists() for o in outputs):
             log.info("%s: up to date", name)
-            return
+            return False
         log.info("%s: started", name)
         begun = f"{name} begun"
         if self._done.get(begun, self._done.get(name, digest)) != digest:
             for path in (self.folder / u for u in unfinished):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self._note(begun, digest)
-        work()
-        self._note(name, digest)
+        return True
+
+    def finish(self, name: str, inputs: dict[str, Any]) -> None:
+        """Note that the work is done."""
+        self._note(name, _digest(inputs))
         log.info("%s: done", name)
 
     def _note(self, name: str, digest: str) -> None:

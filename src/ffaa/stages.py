@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
-from functools import cached_property
+import sys
+from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
-from transformers import AutoModel, AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from ffaa import weights
+from ffaa import __version__, weights
 from ffaa.data import build, manifest
+from ffaa.data.crops import train_sample
 from ffaa.data.manifest import Row, held_for_mids
 from ffaa.engine import FREE_TOKENS
-from ffaa.errors import InputError
+from ffaa.errors import InputError, UsageError
 from ffaa.mids import checkpoint as mids_checkpoint
-from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.mids.tokens import AnswerTokens
-from ffaa.mids.train import train_mids
+from ffaa.mids import encoders
+from ffaa.mids.images import CropImages, Crops, Images, Stored
+from ffaa.mids.llava import LlavaSet
+from ffaa.mids.report import report, table
+from ffaa.mids.train import STATE, TEXTS, train_mids
 from ffaa.mllm import features, nano
+from ffaa.mllm.adapter import CARD, AdapterCard, save_adapter, weight_files
 from ffaa.mllm.answer import format_answer
 from ffaa.mllm.constraint import AnswerConstraint
 from ffaa.mllm.generate import Mllm
-from ffaa.mllm.mine import Mined, mine
+from ffaa.mllm.mine import FromFeatures, Mined, Seen, mine, targets
+from ffaa.mllm.mine_server import ServerArgs
 from ffaa.mllm.template import TEMPLATES, hypothesis_prompt
+from ffaa.mllm.told import ImageConversations, read_told, split
+from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train import ConversationData, train_mllm
 from ffaa.mllm.train_tower import load_tower, train_tower
+from ffaa.mllm.tune import check_four_bit, find_base, image_of, load_learner, processes, tune
 from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
@@ -41,6 +54,7 @@ log = logging.getLogger(__name__)
 TEXT_PART = "minilm-l6"
 TEXT_MAX_TOKENS = 256
 FEATURE_SETS = ("tune", "val", "mine")
+MINED = {"val": "mined-val.jsonl", "mine": "mined-mine.jsonl"}
 
 
 class Stages:
@@ -178,42 +192,115 @@ class Stages:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(self.folder / "mllm")
         return Mllm(model.eval(), tokenizer, self.template, AnswerConstraint(tokenizer, FREE_TOKENS))
 
-    def mine(self) -> None:
-        """Collect the MLLM's three answers to photos it has not seen, and to the validation photos."""
-        self.mllm()
+    def mine(self, server: ServerArgs | None = None, tuned_on: Path | None = None) -> None:
+        """Collect the MLLM's three answers to photos it has not seen, and to the validation photos.
 
-        def work() -> None:
-            mllm = self.load_mllm()
-            tuned = {r.sha256 for r in self.part("tune")}
-            for name in ("val", "mine"):
-                array, found = features.load(self.folder, name)
-                mine(mllm, array, found, self.folder / f"mined-{name}.jsonl", tuned, phrases()["questions"],
-                     self.recipe.seed)  # fmt: skip
+        For a recipe with a base: `server` answers, else the tuned base does, here; `tuned_on` are rows that it was
+        tuned on, see `LlavaSet.seen`.
+        """
+        anchors = phrases()["questions"]
+        files = {name: self.folder / file for name, file in MINED.items()}
+        if (llava := self._llava()) is not None:
+            inputs = llava.inputs(server, tuned_on, anchors)
+            work = partial(llava.mine, server, tuned_on, anchors, files)
+        else:
+            if server or tuned_on:
+                raise UsageError(
+                    f"the recipe '{self.recipe.name}' has no base; its MLLM is mined here, without a server"
+                )
+            self.mllm()
+            inputs = self._inputs("mllm/model.safetensors", "val.jsonl", "mine.jsonl", questions=anchors)
+            work = partial(self._mine_nano, anchors, files)
 
-        files = ["mined-val.jsonl", "mined-mine.jsonl"]
-        inputs = self._inputs("mllm/model.safetensors", "val.jsonl", "mine.jsonl", questions=phrases()["questions"])
-        self.run.stage("mine", inputs, files, work, files)
+        def mined() -> None:
+            work()
+            for name, file in files.items():
+                found = report(list(read_jsonl(file, Mined)), self.recipe.mids.keep_easy)
+                (self.folder / f"mined-{name}.json").write_text(
+                    found.model_dump_json(indent=1) + "\n", encoding="utf-8"
+                )
+                log.info("mined %s\n%s", name, table(found))
+
+        self.run.stage("mine", inputs, list(MINED.values()), mined, list(MINED.values()))
+
+    def _mine_nano(self, anchors: list[str], files: dict[str, Path]) -> None:
+        mllm, seen = self.load_mllm(), Seen.of(self.part("tune"))
+        if torch.cuda.is_available():
+            moved: Any = mllm.model
+            moved.to("cuda")
+        for name, file in files.items():
+            rows = self.part(name)
+            array, found = features.load(self.folder, name)
+            words = [f.words for f in found]
+            faces = targets(rows, len(found) // len(rows), [f.label for f in found])
+            mine(FromFeatures(mllm, array, words.__getitem__), faces, file, seen, anchors, self.recipe.seed)
+
+    def _llava(self) -> LlavaSet | None:
+        """The set of a recipe with a base: --data is its folder."""
+        recipe, base = self.recipe, self.recipe.base
+        if base is None:
+            return None
+        return LlavaSet(base, self._root, self.folder, recipe.data.held, recipe.seed, recipe.tune.variant)
 
     def mids(self) -> None:
-        """Train MIDS on the mined answers."""
-        self.mine()
+        """Train MIDS on the mined answers; of a recipe with a base on those that `ffaa mine` left."""
+        args, llava, seed = self.recipe.mids, self._llava(), self.recipe.seed
+        if llava is None:
+            self.mine()
+        elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
+            raise InputError(f"{self.folder / missing[0]}: no such file; run `ffaa mine` first")
+        out = self.folder / "mids.safetensors"
+        kept = {name: self.folder / f"mids-{name}-images.npy" for name in MINED}
+        inputs = self._inputs(*MINED.values(), mids=args)
 
         def work() -> None:
-            folder = weights.part_folder(TEXT_PART)
-            encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
-            tokens = AnswerTokens(AutoTokenizer.from_pretrained(folder), TEXT_MAX_TOKENS)
-            tower, _ = load_tower(self.folder / "tower.safetensors")
-            torch.manual_seed(self.recipe.seed)
-            model = MIDS(encoder, tower, MIDSConfig(dim=encoder.config.hidden_size, image_dim=tower.config.hidden_size,
-                                                    unfreeze=0))  # fmt: skip
-            sets = {n: (features.load(self.folder, n)[0], list(read_jsonl(self.folder / f"mined-{n}.jsonl", Mined)))
-                    for n in ("mine", "val")}  # fmt: skip
-            figures = train_mids(self.recipe.mids, model, tokens, sets["mine"], sets["val"], self.recipe.seed)
-            mids_checkpoint.save(model.half(), self.folder / "mids.safetensors")
+            text = encoders.text_encoder(args.text_encoder or (TEXT_PART if llava is None else "t5-base"))
+            image = encoders.clip_encoder(args.image_encoder or "clip-vit-l14-336") if llava else self._tower_encoder()
+            model, tokens = encoders.fresh(args, text, image, TEXT_MAX_TOKENS, seed)
+            sets = {}
+            for name, file in MINED.items():
+                found = list(read_jsonl(self.folder / file, Mined))
+                variants = args.variants if args.augment and name == "mine" else None
+                images: Images
+                if llava is None and variants is None and not args.unfreeze:
+                    images = Stored(features.load(self.folder, name)[0])
+                else:
+                    crops = llava.crops(name, image) if llava else self._tower_crops(name)
+                    key = f"{inputs[file]} {image.about}"
+                    images = CropImages(model, crops, [m.row for m in found], variants, seed, kept[name], key)
+                sets[name] = (images, found)
+            figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder)
+            mids_checkpoint.save(model.half(), out)
+            mids_checkpoint.save_card(
+                out, model, settings=args.model_dump(), seed=seed, figures=figures,
+                encoders={"text": text.about, "image": image.about},
+                data={file: inputs[file] for file in MINED.values()}, command=shlex.join(["ffaa", *sys.argv[1:]]),
+                versions={name: version(name) for name in ("torch", "transformers")}
+                | {"ffaa": __version__, "python": sys.version.split()[0]},
+            )  # fmt: skip
             (self.folder / "mids.json").write_text(json.dumps(figures, indent=1))
+            for rest in unfinished:
+                (self.folder / rest).unlink(missing_ok=True)
 
-        self.run.stage("mids", self._inputs("mined-mine.jsonl", "mined-val.jsonl", mids=self.recipe.mids),
-                       ["mids.safetensors"], work)  # fmt: skip
+        unfinished = [STATE, *TEXTS, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
+        self.run.stage("mids", inputs, [out.name], work, unfinished)
+
+    def _tower_encoder(self) -> encoders.Encoder:
+        if self.recipe.mids.image_encoder:
+            raise UsageError("mids.image_encoder is for a recipe with a base; nano's MIDS sees through nano's tower")
+        file = self.folder / "tower.safetensors"
+        return encoders.Encoder(load_tower(file)[0], file.parent, f"{file.name} {weights.sha256(file)}")
+
+    def _tower_crops(self, name: str) -> Crops:
+        """The crops that `features` saw, and the answers are about."""
+        rows, blend = self.part(name), 0.0 if name == "val" else self.recipe.teach.blend
+
+        def image(i: int) -> np.ndarray:
+            variant, place = divmod(i, len(rows))
+            rng = np.random.default_rng((self.recipe.seed, 2, variant, place))
+            return train_sample(self._root, rows[place], 224, rng, blend).image
+
+        return Crops(image, lambda crop: pixel_tensor([crop]))
 
     def pack(self, out: Path) -> None:
         """Put everything that runs into one model folder, in half precision, with hashes and a card."""
@@ -240,3 +327,61 @@ class Stages:
         hashes = {name: weights.sha256(self.folder / name) for name in files}
         plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
         return {"seed": self.recipe.seed, **hashes, **plain}
+
+
+def tune_base(recipe: Recipe, rows: Path, images: Path, folder: Path, command: str) -> Path:
+    """Tune the recipe's base on `rows` about the built set `images`; returns the adapter's folder, `folder`/adapter.
+
+    Every process of a launch calls it. Nothing is done where the adapter is there for the same inputs; a killed run
+    goes on from its last checkpoint. Raises InputError for rows that cannot be learnt from, before anything is loaded.
+    """
+    if recipe.base is None:
+        raise UsageError(f"the recipe '{recipe.name}' has no base; its MLLM is a stage")
+    if recipe.mllm.lora is None:
+        raise UsageError("mllm.lora is null; a base is tuned with LoRA")
+    if recipe.tune.four_bit:
+        check_four_bit()
+    process, seed, out = processes(), recipe.seed, folder / "adapter"
+    found = split(read_told(rows, recipe.tune.variant, seed), images, recipe.data.held, recipe.tune.evaluate_rows, seed)
+    base = find_base(recipe.base, folder, seed)
+    if not process.is_main_process:
+        log.setLevel(logging.WARNING)
+    log.info("%d conversations, %d for evaluation; left out: %s", len(found.train), len(found.val), found.left_out)
+    needed, run, inputs = [True], None, dict[str, Any]()
+    if process.is_main_process:
+        run = Run(folder)
+        inputs = {
+            "rows": weights.sha256(rows), "manifest": weights.sha256(images / manifest.NAME), "seed": seed,
+            "base": weight_files(base), "held": recipe.data.held, "mllm": recipe.mllm.model_dump(),
+            "tune": recipe.tune.model_dump(), "template": recipe.base.template,
+        }  # fmt: skip
+        needed = [run.begin("tune", inputs, [f"adapter/{CARD}"], ["tune-steps", "samples.txt", "tensorboard"])]
+    if not broadcast_object_list(needed)[0]:
+        return out
+    learner, mllm = load_learner(recipe.base, base, recipe.mllm, recipe.tune, seed)
+    image = image_of(learner.llava)
+    data, evaluation = (
+        ImageConversations(part, images, mllm.tokenizer, mllm.template, image, recipe.tune.max_tokens)
+        for part in (found.train, found.val)
+    )
+    done = tune(recipe.mllm, recipe.tune, learner, mllm, data, evaluation, folder / "tune-steps", seed)
+    if run is not None:
+        files = save_adapter(out, done.model, done.trained)
+        card = AdapterCard(
+            name=recipe.name, template=recipe.base.template, base=str(recipe.base), base_files=inputs["base"],
+            recipe=recipe.model_dump(mode="json", include={"base", "mllm", "tune"}) | {"held": recipe.data.held},
+            seed=seed,
+            data={
+                "rows": {rows.name: inputs["rows"]}, "manifest": inputs["manifest"], "train": len(data),
+                "val": len(evaluation), "left_out": found.left_out,
+            },
+            versions={name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
+            | {"ffaa": __version__, "python": sys.version.split()[0]},
+            command=command, processes=process.num_processes, steps=done.steps, eval_loss=done.eval_loss, files=files,
+        )  # fmt: skip
+        (folder / "tune.json").write_text(json.dumps({"log": done.log}, indent=1))
+        (out / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        run.finish("tune", inputs)
+        log.info("%s: evaluation loss %.4f at step %d", out, done.eval_loss, done.steps)
+    process.wait_for_everyone()
+    return out

@@ -53,6 +53,9 @@ class ModelConfig(Record):
     image_size: int = Field(gt=0, description="side of the face crop, pixels")
     constrained: bool = Field(description="generation is held to the five lines")
     mllm: RelativePath = "mllm"
+    adapter: RelativePath | None = Field(
+        default=None, description="what `ffaa train mllm` made of the base in `mllm`; layout 'published' only"
+    )
     mids: RelativePath = "mids.safetensors"
     heads: RelativePath | None = None
     text_encoder: PartRef
@@ -166,6 +169,10 @@ class ModelFolder:
     @property
     def mids(self) -> Path:
         return self.path / self.config.mids
+
+    @property
+    def adapter(self) -> Path | None:
+        return None if self.config.adapter is None else self.path / self.config.adapter
 
     @property
     def heads(self) -> Path | None:

@@ -124,14 +124,16 @@ def test_forge_bad_use(tmp_path, capsys):
 
 def test_forge_from_a_manifest_takes_its_real_training_photos(collection, capsys):
     photos = collection / "data" / "photos"
+    Image.fromarray(np.asarray(Image.open(photos / "real/a.png"))[:, ::-1]).save(photos / "real/c.png")
     (photos / "more.csv").write_text(
-        "path,label,forgery_type,split\nreal/a.png,real,,train\nreal/b.png,real,,test\nfake/swap/b.png,fake,"
-        "identity_exchange,train\n"
+        "path,label,forgery_type,split,group\nreal/a.png,real,,train,g\nreal/c.png,real,,train,g\nreal/b.png,real,,test,"
+        "\nfake/swap/b.png,fake,identity_exchange,train,\n"
     )
     out = collection / "forged"
     assert main(["data", "forge", str(photos / "more.csv"), "--out", str(out), "--operation", "retouch",
                  "--workers", "1"]) == 0  # fmt: skip
-    assert [p.name for p in (out / "real").iterdir()] == ["a.png"]
+    assert len(list((out / "real").iterdir())) == 1  # one of the group
+    assert {p.name for p in (out / "real").iterdir()} <= {"a.png", "c.png"}
     (photos / "none.csv").write_text("path,label,split\nreal/a.png,real,bench\n")
     assert main(["data", "forge", str(photos / "none.csv"), "--out", str(collection / "other")]) == 1
     assert "no real photo in split train" in capsys.readouterr().err

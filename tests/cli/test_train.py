@@ -56,3 +56,40 @@ def test_bench_table_refuses_another_file(capsys, tmp_path: Path):
     other.write_text("{}")
     assert main(["bench", "table", str(other)]) == 1
     assert "not a result" in capsys.readouterr().err
+
+
+BASE = "name: x\nbase: {random: llava_llama}\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [("all", ["--rows", "r", "--images", "s"]), ("mllm", ["--rows", "r"]), ("mids", ["--data", "d"])],
+)
+def test_a_base_is_tuned_on_rows_about_a_set(capsys, tmp_path, stage, options):
+    (tmp_path / "r.yaml").write_text(BASE)
+    assert main(["train", stage, str(tmp_path / "r.yaml"), *options]) == 2
+    assert "ffaa train mllm RECIPE --rows ROWS --images SET" in capsys.readouterr().err
+
+
+def test_stages_need_data(capsys, tmp_path):
+    (tmp_path / "r.yaml").write_text("name: x\n")
+    assert main(["train", "all", str(tmp_path / "r.yaml")]) == 2
+    assert "--data is missing" in capsys.readouterr().err
+
+
+def test_rows_that_cannot_be_learnt_from_are_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(BASE)
+    (tmp_path / "rows.jsonl").write_text("{}\n{}\n")
+    assert main(["train", "mllm", "r.yaml", "--rows", "rows.jsonl", "--images", "."]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "2 of 2 rows cannot be learnt from, the first is row 1" in error
+    assert "\n" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mids_of_a_base_is_trained_on_what_was_mined(capsys, tmp_path, monkeypatch, tiny_manifest):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(BASE)
+    assert main(["train", "mids", "r.yaml", "--images", str(tiny_manifest)]) == 1
+    assert "run `ffaa mine` first" in capsys.readouterr().err

@@ -212,3 +212,28 @@ def test_a_known_mask_comes_along(root, monkeypatch):
     Image.fromarray(mask[:50]).save(root / "mask.png")
     with pytest.raises(InputError, match="of another size"):
         train_sample(root, fake, 96, np.random.default_rng(0))
+
+
+def test_every_transform_of_the_augmentation_draws_for_itself(hopper):
+    """With one stream for all, a photo would get all of them or none."""
+    transform = crops.augmentation(64)
+    drawn = []
+    for seed in range(300):
+        crops.seed_each(transform, np.random.default_rng(seed))
+        drawn.append([t.py_random.random() < t.p for t in transform.transforms[:-1]])
+    drawn = np.array(drawn)
+    shares = [t.p for t in transform.transforms[:-1]]
+    assert np.allclose(drawn.mean(0), shares, atol=0.08)
+    none = np.prod([1 - share for share in shares])
+    assert abs((~drawn).all(1).mean() - none) < 0.06
+    together = np.corrcoef(drawn.T)[~np.eye(len(shares), dtype=bool)]
+    assert np.abs(together).max() < 0.25
+
+
+def test_the_augmentation_is_the_same_for_the_same_generator(hopper):
+    transform = crops.augmentation(64)
+    found = []
+    for _ in range(2):
+        crops.seed_each(transform, np.random.default_rng(5))
+        found.append(transform(image=hopper)["image"])
+    assert np.array_equal(*found)

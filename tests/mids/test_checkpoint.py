@@ -1,12 +1,16 @@
+import hashlib
+import json
 import re
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ffaa.errors import WeightsError
-from ffaa.mids.checkpoint import load, load_published, save
+from ffaa.mids.checkpoint import MidsCard, load, load_published, save, save_card
 from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
+from ffaa.weights import ASSETS
 
 
 def test_round_trip(small, batch, tmp_path, make_encoders):
@@ -105,3 +109,60 @@ def test_both_namings_of_clip_load(small, make_encoders):
     fresh = MIDS(*make_encoders(), MIDSConfig(dim=32, image_dim=48))
     fresh.load_trainable_state(state)
     assert torch.equal(fresh.trainable_state()["classifier.weight"], small.classifier.weight)
+
+
+def test_a_card_names_where_the_weights_come_from(small, tmp_path):
+    path = tmp_path / "mids.safetensors"
+    save(small, path)
+    card = save_card(
+        path, small, settings={"lr": 1e-4}, seed=3, encoders={"text": "t", "image": "i"}, data={"mined.jsonl": "0"},
+        command="ffaa train mids r.yaml", figures={"temperature": 1.5}, versions={"torch": "2"},
+    )  # fmt: skip
+    read = MidsCard.model_validate_json((tmp_path / "mids.card.json").read_bytes())
+    assert read == card
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (read.config, read.seed, read.file) == (small.config, 3, "mids.safetensors")
+
+
+def test_only_trained_tensors_are_saved(make_encoders, tmp_path):
+    for unfreeze, blocks in ((0, set()), (1, {"2"})):
+        mids = MIDS(*make_encoders(), MIDSConfig(dim=32, image_dim=48, unfreeze=unfreeze))
+        save(mids, tmp_path / "m.safetensors")
+        names = set(load_file(tmp_path / "m.safetensors"))
+        assert names == {n for n, p in mids.named_parameters() if p.requires_grad}
+        assert {n.split(".")[3] for n in names if n.startswith("image_encoder")} == blocks
+
+
+def test_trained_blocks_do_not_change_the_encoder_that_others_use(make_encoders, tmp_path):
+    mids = MIDS(*make_encoders(), MIDSConfig(dim=32, image_dim=48, unfreeze=1))
+    with torch.no_grad():
+        for value in mids.trainable_state().values():
+            value.add_(0.1)
+    save(mids, tmp_path / "m.safetensors")
+    text, image = make_encoders()
+    before = {k: v.clone() for k, v in image.state_dict().items()}
+    again = load(tmp_path / "m.safetensors", text, image)
+    assert all(torch.equal(v, before[k]) for k, v in image.state_dict().items())
+    key = "image_encoder.encoder.layers.2.mlp.fc1.weight"
+    assert torch.equal(again.trainable_state()[key], mids.trainable_state()[key])
+
+
+def test_a_file_from_before_a_setting_was_there_loads(small, tmp_path, make_encoders):
+    state = {name: value.detach().clone() for name, value in small.trainable_state().items()}
+    config = small.config.model_dump(exclude={"masked"})
+    save_file(state, tmp_path / "old.safetensors", metadata={"config": json.dumps(config)})
+    assert load(tmp_path / "old.safetensors", *make_encoders()).config == small.config
+
+
+def test_the_released_nano_loads_unchanged(tiny_parts):
+    """Its MIDS is frozen in the image encoder and masked; every tensor is named as before."""
+    from safetensors import safe_open
+
+    with safe_open(ASSETS / "nano" / "mids.safetensors", "pt") as file:
+        config = MIDSConfig.model_validate_json(file.metadata()["config"])
+        names = set(file.keys())
+    assert (config.unfreeze, config.masked, config.num_self_attention) == (0, True, 3)
+    tower = ForensicVisionModel(ForensicVisionConfig(hidden_size=config.image_dim))
+    text = torch.nn.Linear(1, 1)
+    assert names == set(MIDS(text, tower, config).trainable_state())
+    assert load(ASSETS / "nano" / "mids.safetensors", text, tower).image_encoder is tower

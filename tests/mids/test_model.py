@@ -115,7 +115,7 @@ def test_unfreeze(encoders, unfreeze, count):
     names = [name for name in mids.trainable_state() if name.startswith("image_encoder.")]
     assert len(names) == count
     assert sum(p.requires_grad for p in mids.image_encoder.parameters()) == count
-    assert mids.train().image_encoder.training == (count > 0)
+    assert not mids.train().image_encoder.training  # what is below the trained blocks never changes
     assert not any(name.startswith("text_encoder.") for name in mids.trainable_state())
 
 

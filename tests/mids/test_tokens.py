@@ -50,3 +50,15 @@ def test_an_unparsed_answer_is_empty_text(tokenizer):
 def test_long_text_is_cut(tokenizer):
     ids, _ = AnswerTokens(tokenizer, 20)([answer(Label.REAL, "word " * 100)])
     assert ids.shape == (1, 20)
+
+
+def test_unmasked_the_result_is_read(tokenizer):
+    """Table 3, rows 1 and 2."""
+    whole = AnswerTokens(tokenizer, 300, masked=False)
+    ids, _ = whole([answer(Label.REAL), answer(Label.FAKE)])
+    texts = [tokenizer.decode(row).replace(" ", "").replace("##", "") for row in ids]
+    assert "analysisresult:real" in texts[0]
+    assert "probability:0.75" in texts[0]
+    assert "forgerytype:identityexchange" in texts[1]
+    masked = AnswerTokens(tokenizer, 300)([answer(Label.REAL)])[0][0]
+    assert ids[0][: len(masked) - 1].tolist() == masked[:-1].tolist()

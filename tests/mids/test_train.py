@@ -10,9 +10,11 @@ from transformers import AutoModel, AutoTokenizer
 from ffaa.errors import InputError
 from ffaa.mids import train as module
 from ffaa.mids.decide import decide
+from ffaa.mids.images import Stored
 from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.mids.texts import TextFeatures
 from ffaa.mids.tokens import AnswerTokens
-from ffaa.mids.train import MidsArgs, decisions, fit_temperature, image_pair, logits_of, train_mids
+from ffaa.mids.train import STATE, MidsArgs, compare, decisions, fit_temperature, logits_of, train_mids
 from ffaa.mllm.answer import format_answer, parse_answer
 from ffaa.mllm.mine import Mined
 from ffaa.types import ForgeryType, Label, Role, UnparsedAnswer
@@ -58,7 +60,11 @@ def toy(count, seed):
     labels = [(REAL, FAKE)[i % 2] for i in range(count)]
     features = rng.normal(0, 0.3, (count, 2, 5, 8)).astype(np.float16)
     features += np.array([1.0 if label is FAKE else -1.0 for label in labels])[:, None, None, None].astype(np.float16)
-    return features, [mined(i, label, HARD[i // 2 % 3]) for i, label in enumerate(labels)]
+    return Stored(features), [mined(i, label, HARD[i // 2 % 3]) for i, label in enumerate(labels)]
+
+
+def score(mids, tokens, data, batch=16):
+    return logits_of(mids, TextFeatures(mids, tokens, data[1]), *data, batch=batch)
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +77,12 @@ def val():
     return toy(18, 2)
 
 
-def test_cached_features_are_put_in_the_order_of_mids():
-    features = np.arange(3 * 2 * 2 * 1, dtype=np.float16).reshape(3, 2, 2, 1)
-    last, previous = image_pair(features, [2, 0])
-    assert last.flatten().tolist() == [10, 11, 2, 3]
-    assert previous.flatten().tolist() == [8, 9, 0, 1]
-    assert last.dtype == torch.float32
-
-
 def test_learns_a_separable_toy(mids, tokens, train, val):
     before = {k: v.clone() for k, v in mids.state_dict().items()}
     figures = train_mids(ARGS, mids, tokens, train, val, 0)
     assert figures["history"][-1]["val_acc"] == 1.0
     assert figures["history"][-1]["loss"] < 0.8 * figures["history"][0]["loss"]  # ln 2 where the text is not read
-    found = decisions(logits_of(mids, tokens, *val), val[1])
+    found = decisions(score(mids, tokens, val), val[1])
     assert all(d.label is m.label for d, m in zip(found, val[1], strict=True))
     assert all((d.forgery_score > 0.5) == (m.label is FAKE) for d, m in zip(found, val[1], strict=True))
     assert figures["images"] == figures["images_mined"] == 36
@@ -113,17 +111,14 @@ def test_the_same_seed_gives_the_same_weights(mids, text_folder, tokens, train, 
 EASY = (FAKE, FAKE, FAKE)
 
 
-def test_easy_and_unparsed_images_are_left_out(mids, tokens, train, val, monkeypatch):
-    features, hard = train
+def test_easy_and_unparsed_images_are_left_out(mids, tokens, train, val):
+    images, hard = train
     mixed = [*hard[:6], mined(6, FAKE, EASY), mined(7, REAL, EASY), mined(8, REAL, (REAL, None, FAKE))]
-    seen = []
-    real = AnswerTokens.__call__
-    monkeypatch.setattr(AnswerTokens, "__call__", lambda self, a: seen.append(len(a)) or real(self, a))
     args = MidsArgs(epochs=1, batch=48)
-    figures = train_mids(args, mids, tokens, (features, mixed), val, 0)
-    assert (figures["images"], figures["images_mined"]) == (6, 9)
-    assert seen[0] == 6 * 3
-    figures = train_mids(args.model_copy(update={"keep_easy": True}), mids, tokens, (features, mixed), val, 0)
+    figures = train_mids(args, mids, tokens, (images, mixed), val, 0)
+    assert (figures["images"], figures["images_mined"], figures["images_unread"]) == (6, 9, 1)
+    assert sum(figures["classes"].values()) == 18
+    figures = train_mids(args.model_copy(update={"keep_easy": True}), mids, tokens, (images, mixed), val, 0)
     assert figures["images"] == 8
     assert sum(figures["classes"].values()) == 24
 
@@ -192,6 +187,104 @@ def test_decisions_divide_by_the_temperature(val):
 
 
 def test_logits_do_not_depend_on_the_batch(mids, tokens, val):
-    one, many = (logits_of(mids, tokens, *val, batch=size) for size in (1, 16))
+    one, many = (score(mids, tokens, val, size) for size in (1, 16))
     assert one.shape == (18, 3, 4)
     assert torch.allclose(one, many, atol=1e-5)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("steps", "kept", "changes"), [(3, 2, {}), (9, 9, {}), (12, 11, {"balance": "sampling"})])
+def test_a_killed_training_goes_on_to_the_same_result(
+    text_folder, tokens, train, val, tmp_path, monkeypatch, steps, kept, changes
+):
+    """36 images, 4 a step: 9 steps an epoch. A state is kept every 2 steps and after an epoch."""
+    args = ARGS.model_copy(update={"epochs": 2, "save_every": 2, **changes})
+
+    def fresh():
+        torch.manual_seed(0)
+        text = AutoModel.from_pretrained(text_folder, add_pooling_layer=False).eval()
+        return MIDS(text, torch.nn.Linear(1, 1), MIDSConfig(dim=32, image_dim=8, unfreeze=0))
+
+    whole = fresh()
+    figures = train_mids(args, whole, tokens, train, val, 0)
+    done, real = [], torch.optim.AdamW.step
+
+    def dying(self, *more, **named):
+        if len(done) == steps:
+            raise KilledError
+        done.append(1)
+        return real(self, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", dying)
+        with pytest.raises(KilledError):
+            train_mids(args, fresh(), tokens, train, val, 0, tmp_path)
+    assert (tmp_path / STATE).exists()
+    counted = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *m, **n: (counted.append(1), real(self, *m, **n))[1])
+    again = fresh()
+    assert train_mids(args, again, tokens, train, val, 0, tmp_path) == figures
+    assert len(counted) == 18 - kept
+    assert all(torch.equal(v, again.trainable_state()[k]) for k, v in whole.trainable_state().items())
+    with pytest.raises(InputError, match="other settings or data; remove it"):
+        train_mids(args, fresh(), tokens, train, val, 1, tmp_path)
+
+
+def lopsided(count, seed):
+    """Mostly real images; features tell nothing."""
+    rng = np.random.default_rng(seed)
+    labels = [FAKE if i % 8 == 0 else REAL for i in range(count)]
+    features = rng.normal(0, 1, (count, 2, 5, 8)).astype(np.float16)
+    return Stored(features), [mined(i, label, HARD[i % 3]) for i, label in enumerate(labels)]
+
+
+def test_balance_lifts_the_rare_classes(text_folder, tokens):
+    data, unseen, shares = lopsided(120, 1), lopsided(24, 2), {}
+    for balance in ("none", "weights", "sampling"):
+        torch.manual_seed(0)
+        text = AutoModel.from_pretrained(text_folder, add_pooling_layer=False).eval()
+        model = MIDS(text, torch.nn.Linear(1, 1), MIDSConfig(dim=32, image_dim=8, unfreeze=0))
+        train_mids(MidsArgs(epochs=1, batch=24, lr=1e-3, balance=balance), model, tokens, data, unseen, 0)
+        shares[balance] = float(score(model, tokens, unseen).softmax(-1)[..., 2:].sum(-1).mean())
+    # what it says of fakes on the whole: an eighth is fake, balanced it is as if it were half
+    assert shares["none"] < 0.25
+    assert 0.35 < shares["weights"] < 0.65
+    assert 0.35 < shares["sampling"] < 0.65
+
+
+def test_the_anchor_alone(mids, tokens, train, val):
+    images, hard = train
+    mixed = [*hard[:6], mined(6, FAKE, EASY), mined(7, REAL, (None, REAL, REAL)), mined(8, REAL, (REAL, None, FAKE))]
+    args = MidsArgs(epochs=1, batch=12, one_answer=True)
+    figures = train_mids(args, mids, tokens, (images, mixed), val, 0)
+    assert figures["images"] == 8  # Easy ones too: who asks once cannot know
+    assert sum(figures["classes"].values()) == 8
+    anchors = [m.results[0] is m.label for m in val[1]]
+    assert figures["history"][0]["val_acc"] == pytest.approx(np.mean(anchors))
+    logits = logits_of(mids, TextFeatures(mids, tokens, val[1], one_answer=True), *val)
+    assert logits.shape == (18, 1, 4)
+    assert torch.allclose(logits[:, 0], score(mids, tokens, val)[:, 0], atol=1e-5)
+
+
+def test_an_image_without_a_readable_answer_counts_as_wrong(mids, tokens, train, val):
+    images, known = val
+    silent = [*known[:16], *(mined(i, REAL, (None, None, None)) for i in (16, 17))]
+    figures = train_mids(ARGS, mids, tokens, train, (images, silent), 0)
+    assert figures["val_unread"] == 2
+    assert figures["history"][-1]["val_acc"] == pytest.approx(16 / 18)
+
+
+def test_compared_with_the_anchor_and_the_majority():
+    rows = [
+        mined(0, REAL, (FAKE, REAL, REAL)), mined(1, FAKE, (FAKE, FAKE, FAKE)), mined(2, FAKE, (REAL, None, FAKE)),
+        mined(3, REAL, (None, REAL, FAKE)),
+    ]  # fmt: skip
+    said = [decide([[0.97, 0.01, 0.01, 0.01]], [REAL]) for _ in rows]
+    assert compare(said, rows) == {
+        "all": {"images": 4, "mids": 0.5, "anchor": 0.25, "majority": 0.5},
+        "easy": {"images": 1, "mids": 0.0, "anchor": 1.0, "majority": 1.0},
+        "hard": {"images": 3, "mids": pytest.approx(2 / 3), "anchor": 0.0, "majority": pytest.approx(1 / 3)},
+    }

@@ -1,19 +1,32 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ffaa.errors import UsageError
 from ffaa.mllm import nano
 from ffaa.mllm.answer import format_answer
 from ffaa.mllm.generate import QUESTIONS
+from ffaa.mllm.llava_import import IMAGE_PLACEHOLDER
 from ffaa.mllm.template import TEMPLATES
 from ffaa.mllm.tower import pixel_tensor
-from ffaa.mllm.train import ConversationData, LoraArgs, MllmArgs, answer_loss, collate, encode, train_mllm
+from ffaa.mllm.train import (
+    ConversationData,
+    LoraArgs,
+    MllmArgs,
+    answer_loss,
+    collate,
+    encode,
+    encode_answer,
+    train_mllm,
+)
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.conversation import Conversation
 
 TEMPLATE = TEMPLATES["nano"]
+PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures/parity/llava_original.json").read_text())
 PLAIN = {"lora": None, "bf16": False, "batch": 2, "lr": 3e-3, "projector_lr": 3e-3}
 
 
@@ -59,6 +72,28 @@ def test_labels_are_the_answer_and_nothing_else(told, tiny_tokenizer):
         prompt = TEMPLATE.prompt(c.question, c.evidence).replace("<image>", "<image>" * 50)
         assert tiny_tokenizer.decode(ids[: learnt[0]]) == "<s>" + prompt
         assert ids.count(tiny_tokenizer.convert_tokens_to_ids("<image>")) == 50
+
+
+@pytest.mark.parametrize("question", PUBLISHED["prompts"])
+def test_the_loss_is_on_the_answer_behind_the_published_prompt(told, tiny_tokenizer, question):
+    """The prompt strings are those of the published model, character by character."""
+    c = told[1]
+    answer = format_answer(c.description, c.reasoning, c.label, c.probability, c.forgery_type)
+    ids, labels = encode_answer(tiny_tokenizer, TEMPLATES["v1"], question, {}, answer, 3, IMAGE_PLACEHOLDER)
+    at = ids.index(IMAGE_PLACEHOLDER)
+    assert ids[at : at + 3] == [IMAGE_PLACEHOLDER] * 3
+    masked = labels.count(-100)
+    assert labels == [-100] * masked + ids[masked:]
+    before, after = PUBLISHED["prompts"][question].split("<image>")
+    assert tiny_tokenizer.decode(ids[:at]) == "<s>" + before
+    assert tiny_tokenizer.decode(ids[at + 3 : masked]) == after
+    assert tiny_tokenizer.decode(ids[masked:]) == " " + answer + "</s>"
+
+
+def test_a_tokenizer_that_joins_prompt_and_answer_is_refused(tiny_tokenizer):
+    joined = TEMPLATES["v1"].model_copy(update={"assistant_prefix": " ", "answer_prefix": ""})
+    with pytest.raises(UsageError, match="joins the end of the prompt"):
+        encode_answer(tiny_tokenizer, joined, "Is it?", {}, "smooth", 1, 0)
 
 
 def test_a_batch_is_padded_on_the_right(data, features, tiny_tokenizer):

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ffaa.cli import analyze, bench, data, doctor, schema, train, vqa, weights
+from ffaa.cli import analyze, bench, data, doctor, mine, schema, train, vqa, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(vqa.app, name="vqa")
 app.command("train")(train.train)
+app.command("mine")(mine.mine)
 app.add_typer(bench.app, name="bench")
 
 # What every error about the arguments derives from; its name is not public in typer.

@@ -40,7 +40,8 @@ def train(
 ) -> None:
     """Train a model. A stage that is up to date is skipped; a killed one goes on where it stopped.
 
-    A recipe with a base (LLaVA): ffaa train mllm RECIPE --rows ROWS --images SET, also under torchrun or accelerate.
+    A recipe with a base (LLaVA): ffaa train mllm RECIPE --rows ROWS --images SET, also under torchrun or accelerate;
+    after ffaa mine, ffaa train mids RECIPE --images SET.
     """
     with needs("train"):
         import logging
@@ -58,10 +59,18 @@ def train(
     settings = load_recipe(recipe)
     folder = run or Path("runs") / settings.name
     if settings.base:
-        if stage is not Stage.MLLM or rows is None or images is None:
-            raise UsageError("a recipe with a base is tuned: ffaa train mllm RECIPE --rows ROWS --images SET")
-        with needs("train"):
-            typer.echo(tune_base(settings, rows, images, folder, shlex.join(["ffaa", *sys.argv[1:]])))
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        if stage is Stage.MLLM and rows is not None and images is not None:
+            with needs("train"):
+                tune_base(settings, rows, images, folder, shlex.join(["ffaa", *sys.argv[1:]]))
+        elif stage is Stage.MIDS and images is not None:
+            with needs("train"):
+                Stages(settings, images, folder).mids()
+        else:
+            raise UsageError(
+                "of a recipe with a base: ffaa train mllm RECIPE --rows ROWS --images SET, then ffaa mine RECIPE "
+                "--data SET, then ffaa train mids RECIPE --images SET"
+            )
         return
     if data is None:
         raise UsageError("--data is missing; it names the folder that holds the recipe's manifest")

@@ -101,6 +101,16 @@ def augmentation(size: int, strength: float = 1.0) -> Any:
     )
 
 
+def seed_each(transform: Any, rng: np.random.Generator) -> None:
+    """Give an albumentations transform and all inside it seeds of their own.
+
+    Its `set_random_seed` gives the same one to all inside, and then they are applied together or not at all.
+    """
+    transform.set_random_seed(int(rng.integers(2**31)))
+    for inner in getattr(transform, "transforms", ()):
+        seed_each(inner, rng)
+
+
 def borrow_colours(image: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
     """uint8 RGB `image` with means and deviations of `other` in CIE Lab, by `weight` in [0, 1] (Reinhard et al. 2001).
 
@@ -167,7 +177,7 @@ def train_sample(
         face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
         left, right = size - right, size - left
     transform = augmentation(size)
-    transform.set_random_seed(int(rng.integers(2**31)))
+    seed_each(transform, rng)
     cells: np.ndarray = np.full((7, 7), -1, np.float32)
     if mask is None:
         image = transform(image=np.ascontiguousarray(face))["image"]

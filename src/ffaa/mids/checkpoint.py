@@ -1,25 +1,53 @@
-"""Weight files of MIDS: our own (safetensors) and the published `mids.pth`. Both hold the trainable part alone."""
+"""Weight files of MIDS: our own (safetensors, with a card) and the published `mids.pth`. Both hold the trainable part
+alone."""
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ffaa import weights
 from ffaa.errors import WeightsError
 from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.types import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _PREFIX = "module."
+
+
+class MidsCard(Record):
+    """Where the weights of a MIDS come from."""
+
+    format: Literal["1"] = "1"
+    file: str
+    sha256: weights.Sha256 = Field(description="of the weight file")
+    config: MIDSConfig
+    settings: dict[str, Any] = Field(description="`MidsArgs`")
+    seed: int
+    encoders: dict[str, str] = Field(description="text, image: which, with the sha256 of their weights")
+    data: dict[str, str] = Field(description="file -> sha256")
+    versions: dict[str, str]
+    command: str
+    figures: dict[str, Any] = Field(description="what `train_mids` returned")
+
+
+def save_card(path: Path, mids: MIDS, **about: Any) -> MidsCard:
+    """Write the card of the weight file at `path`, beside it with the ending .card.json. about: the card's fields from
+    `settings` on."""
+    card = MidsCard(file=path.name, sha256=weights.sha256(path), config=mids.config, **about)
+    path.with_suffix(".card.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return card
 
 
 def save(mids: MIDS, path: str | Path) -> None:
@@ -31,6 +59,7 @@ def save(mids: MIDS, path: str | Path) -> None:
 def load(path: str | Path, text_encoder: nn.Module, image_encoder: nn.Module) -> MIDS:
     """A file written by `save` -> MIDS in eval mode, on the CPU; the encoders must be those it was trained with.
 
+    An image encoder of which the file brings trained blocks is copied: others may use the one that is given.
     Raises WeightsError when the file cannot be read, or has missing, unexpected or misshapen keys.
     """
     try:
@@ -42,7 +71,7 @@ def load(path: str | Path, text_encoder: nn.Module, image_encoder: nn.Module) ->
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
     except ValidationError as error:
         raise WeightsError(f"{path} carries no valid MIDS config; write it with ffaa.mids.checkpoint.save") from error
-    mids = MIDS(text_encoder, image_encoder, config)
+    mids = MIDS(text_encoder, copy.deepcopy(image_encoder) if config.unfreeze else image_encoder, config)
     mids.load_trainable_state(state)
     return mids.eval()
 

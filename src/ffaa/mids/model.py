@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffaa.errors import UsageError, WeightsError
+from ffaa.mids.encoder import Unfreeze, trained_names
 from ffaa.mids.fusion import AttentionBlock, DualCrossAttention
 from ffaa.mids.label import NUM_CLASSES
-
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|blocks)\.(\d+)\.")
 
 
 class MIDSConfig(BaseModel):
@@ -30,8 +29,11 @@ class MIDSConfig(BaseModel):
     mask_padding: bool = Field(
         default=True, description="hide padded text tokens from the fusion; False is what the published MIDS does"
     )
-    unfreeze: int | Literal["all"] = Field(
+    unfreeze: Unfreeze = Field(
         default=2, description="how many of the image encoder's last blocks are trained and saved, or 'all' of it"
+    )
+    masked: bool = Field(
+        default=True, description="it reads description and reasoning; False: result, probability and type as well"
     )
 
     @model_validator(mode="after")
@@ -70,17 +72,17 @@ class MIDS(nn.Module):
         )
         self.classifier = nn.Linear(6 * config.dim, NUM_CLASSES)
         text_encoder.requires_grad_(False)
-        self._image_names = _unfrozen_names(image_encoder, config.unfreeze)
+        self._image_names = trained_names(image_encoder, config.unfreeze)
         for name, parameter in image_encoder.named_parameters():
             parameter.requires_grad_(name in self._image_names)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but encoders that are frozen stay in eval mode: no dropout in features that cannot adapt."""
+        """As in torch, but both encoders stay in eval mode, trained blocks too: without dropout, and with the batch
+        statistics they came with, the frozen part of an encoder gives the same for a photo in every step."""
         super().train(mode)
         self.text_encoder.eval()
-        if not self._image_names:
-            self.image_encoder.eval()
+        self.image_encoder.eval()
         return self
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -173,25 +175,22 @@ class MIDS(nn.Module):
         return encoder != "text_encoder" and (encoder != "image_encoder" or rest in self._image_names)
 
 
-def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Eq. 6: cross-entropy, mean over samples. logits (..., 4), labels (...) integers 0..3. Returns a scalar."""
-    return functional.cross_entropy(logits.reshape(-1, NUM_CLASSES), labels.reshape(-1))
+def loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """Eq. 6: cross-entropy, mean over samples. logits (..., 4), labels (...) integers 0..3. Returns a scalar.
+
+    weights (4,): each sample counts as much as its class. The sum is divided by the samples, not by their weights, else
+    a batch of common classes alone would count in full. smoothing: of the labels.
+    """
+    target = labels.reshape(-1)
+    each = functional.cross_entropy(
+        logits.reshape(-1, NUM_CLASSES), target, reduction="none", label_smoothing=smoothing
+    )
+    return (each if weights is None else each * weights[target]).mean()
 
 
 def _with_patches(tap: nn.Module, features: Tensor) -> Tensor:
     """features (B, 1 + P, d), unchanged, after their patches went through `tap` as (B, d, P)."""
     return torch.cat([features[:, :1], tap(features[:, 1:].transpose(1, 2)).transpose(1, 2)], 1)
-
-
-def _unfrozen_names(encoder: nn.Module, unfreeze: int | Literal["all"]) -> frozenset[str]:
-    """Names of the parameters and buffers in the encoder's last `unfreeze` blocks."""
-    if unfreeze == "all":
-        return frozenset(encoder.state_dict())
-    blocks = {name: int(found[1]) for name in encoder.state_dict() if (found := _BLOCK.search(name))}
-    count = max(blocks.values(), default=-1) + 1
-    if unfreeze > count:
-        raise UsageError(f"unfreeze is {unfreeze}, but the image encoder shows {count} numbered blocks; use 'all' or 0")
-    return frozenset(name for name, block in blocks.items() if block >= count - unfreeze)
 
 
 def _canonical(name: str) -> str:

@@ -1,33 +1,39 @@
-"""Training of MIDS on mined answers, over cached features of the frozen image encoder."""
+"""Training of MIDS on mined answers, over text features that are computed once and images whose frozen part is."""
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import logging
 import math
-from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ffaa.errors import InputError
+from ffaa.mids.balance import Balance, class_counts, class_weights, order, pair_labels
 from ffaa.mids.decide import Decision, decide, difficulty
-from ffaa.mids.label import pair_label
+from ffaa.mids.encoder import Unfreeze
+from ffaa.mids.images import Images
 from ffaa.mids.model import MIDS, loss
+from ffaa.mids.report import learnt
+from ffaa.mids.texts import TextFeatures
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm.mine import Mined
 from ffaa.types import Difficulty, Label
 
 log = logging.getLogger(__name__)
+STATE = "mids.state.pt"
+TEXTS = ("mids-train-text.npy", "mids-val-text.npy")
 
 
 class MidsArgs(BaseModel):
-    """The paper: 2 epochs, AdamW, lr 1e-4, weight decay 1e-5, batch 48, warm-up 3 %, Easy images left out."""
+    """The paper: 2 epochs, AdamW, lr 1e-4, weight decay 1e-5, batch 48, warm-up 3 %, Easy images left out, the last two
+    layers of the image encoder trained (`unfreeze`), its augmentations (`augment`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,57 +44,49 @@ class MidsArgs(BaseModel):
     warmup: float = Field(0.03, ge=0, lt=1)
     keep_easy: bool = Field(False, description="also learn from images whose three answers agree")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    balance: Balance = Field("none", description="of lopsided classes: weights in the loss, or rare ones drawn oftener")
+    augment: bool = Field(False, description="the paper's augmentations of the images")
+    variants: int = Field(
+        2, ge=0, description="augmented copies of an image that are computed once; 0: always new ones"
+    )
+    unfreeze: Unfreeze = Field(0, description="last blocks of the image encoder that are trained too, or 'all' of it")
+    masked: bool = Field(True, description="MIDS reads description and reasoning alone; False: the result as well")
+    self_attention: int = Field(3, ge=0, description="self-attention blocks before the classifier")
+    text_encoder: str | None = Field(None, description="part or folder; default minilm-l6, for a base t5-base")
+    image_encoder: str | None = Field(None, description="of a base: part or folder of a CLIP; default clip-vit-l14-336")
+    one_answer: bool = Field(False, description="the anchor alone, without hypotheses; then no image is Easy")
+    save_every: int = Field(200, ge=1, description="steps between two states that a killed run goes on from")
+
+    @property
+    def answers(self) -> int:
+        """Answers per image."""
+        return 1 if self.one_answer else 3
 
 
-def image_pair(features: np.ndarray, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Cached (previous, last) features -> (last, previous), float32, as MIDS.project wants them."""
-    part = torch.from_numpy(np.array(features[list(rows)])).float()
-    return part[:, 1], part[:, 0]
-
-
-class TextFeatures:
-    """The frozen text encoder's output for every answer, computed once and kept in half precision."""
-
-    def __init__(self, mids: MIDS, tokens: AnswerTokens, mined: Sequence[Mined], batch: int = 16):
-        self._kept: dict[int, list[Tensor]] = {}
-        for start in range(0, len(mined), batch):
-            part = mined[start : start + batch]
-            ids, mask = tokens([a for m in part for a in m.answers])
-            encoded = [f[k.bool()].half() for f, k in zip(mids.encode_text(ids, mask), mask, strict=True)]
-            for place, m in enumerate(part):
-                self._kept[m.row] = encoded[3 * place : 3 * place + 3]
-
-    def __call__(self, part: Sequence[Mined]) -> tuple[Tensor, Tensor]:
-        """(features (3 B, T, d) float32, mask (3 B, T)) of some of the records, padded to the longest answer."""
-        found = [f for m in part for f in self._kept[m.row]]
-        mask = pad_sequence([torch.ones(len(f), dtype=torch.long) for f in found], batch_first=True)
-        return pad_sequence([f.float() for f in found], batch_first=True), mask
+Data = tuple[Images, Sequence[Mined]]
 
 
 @torch.no_grad()
-def logits_of(
-    mids: MIDS,
-    tokens: AnswerTokens,
-    features: np.ndarray,
-    mined: Sequence[Mined],
-    batch: int = 16,
-    texts: TextFeatures | None = None,
-) -> Tensor:
-    """(N, 3, 4) logits of mined answers. texts: their text features, where they are computed already."""
+def logits_of(mids: MIDS, texts: TextFeatures, images: Images, mined: Sequence[Mined], batch: int = 16) -> Tensor:
+    """(N, A, 4) logits of mined answers, on the CPU. texts: features of their answers; A answers per image."""
     mids.eval()
-    texts = texts or TextFeatures(mids, tokens, mined)
     out = []
     for start in range(0, len(mined), batch):
-        part = mined[start : start + batch]
-        projected = mids.project(image_pair(features, [m.row for m in part]))
-        out.append(mids.classify(*texts(part), projected).view(len(part), 3, 4))
+        out.append(_logits(mids, texts, images, mined[start : start + batch], 0).view(-1, texts.count, 4).cpu())
     return torch.cat(out)
 
 
+def _logits(mids: MIDS, texts: TextFeatures, images: Images, part: Sequence[Mined], epoch: int) -> Tensor:
+    device = mids.classifier.weight.device
+    last, previous = images([m.row for m in part], epoch)
+    features, mask = texts(part)
+    return mids.classify(features.to(device), mask.to(device), mids.project((last.to(device), previous.to(device))))
+
+
 def decisions(logits: Tensor, mined: Sequence[Mined], temperature: float = 1.0) -> list[Decision]:
-    """Eq. 1 for every image."""
+    """Eq. 1 for every image, over its first A answers; logits (N, A, 4)."""
     probabilities = (logits.double() / temperature).softmax(-1).numpy()
-    return [decide(p, m.results) for p, m in zip(probabilities, mined, strict=True)]
+    return [decide(p, m.results[: logits.shape[1]]) for p, m in zip(probabilities, mined, strict=True)]
 
 
 def fit_temperature(logits: Tensor, mined: Sequence[Mined]) -> float:
@@ -102,67 +100,149 @@ def fit_temperature(logits: Tensor, mined: Sequence[Mined]) -> float:
     return round(best[1], 4)
 
 
+def compare(found: Sequence[Decision], mined: Sequence[Mined]) -> dict[str, dict[str, float]]:
+    """ACC of MIDS, of the anchor alone and of the majority of the answers, over all images, Easy and Hard ones.
+
+    An answer that could not be read is no vote; where votes are level the anchor decides, or, unread, nothing is right.
+    """
+    out: dict[str, dict[str, float]] = {}
+    for name in ("all", *Difficulty):
+        part = [(d, m) for d, m in zip(found, mined, strict=True) if name == "all" or difficulty(m.results) is name]
+        if not part:
+            continue
+        out[str(name)] = {
+            "images": len(part),
+            "mids": float(np.mean([d.label is m.label for d, m in part])),
+            "anchor": float(np.mean([m.results[0] is m.label for _, m in part])),
+            "majority": float(np.mean([_majority(m) is m.label for _, m in part])),
+        }
+    return out
+
+
+def _majority(m: Mined) -> Label | None:
+    fake, real = (sum(r is label for r in m.results) for label in (Label.FAKE, Label.REAL))
+    if fake == real:
+        return m.results[0]
+    return Label.FAKE if fake > real else Label.REAL
+
+
+class _Progress:
+    """Everything a killed training goes on from. One file, replaced at once; made for one set of inputs."""
+
+    def __init__(self, folder: Path | None, key: str):
+        self._file, self._key = folder / STATE if folder else None, key
+
+    def load(self) -> dict[str, Any] | None:
+        if self._file is None or not self._file.exists():
+            return None
+        state: dict[str, Any] = torch.load(self._file, weights_only=True)
+        if state["key"] != self._key:
+            raise InputError(f"{self._file}: of a training with other settings or data; remove it")
+        return state
+
+    def save(self, **state: Any) -> None:
+        if self._file is not None:
+            part = self._file.with_suffix(".part")
+            torch.save({"key": self._key, **state}, part)
+            part.replace(self._file)
+
+
+def _key(args: MidsArgs, mids: MIDS, seed: int, *sets: Sequence[Mined]) -> str:
+    settings = args.model_dump(exclude={"save_every"})
+    digest = hashlib.sha256(f"{settings} {mids.config.model_dump()} {seed}".encode())
+    for mined in sets:
+        for m in mined:
+            digest.update(m.model_dump_json().encode())
+    return digest.hexdigest()
+
+
 def train_mids(
-    args: MidsArgs,
-    mids: MIDS,
-    tokens: AnswerTokens,
-    train: tuple[np.ndarray, Sequence[Mined]],
-    val: tuple[np.ndarray, Sequence[Mined]],
-    seed: int,
+    args: MidsArgs, mids: MIDS, tokens: AnswerTokens, train: Data, val: Data, seed: int, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Train in place; keeps the epoch with the best validation ACC. Returns history, counts and temperature."""
-    torch.manual_seed(seed)
-    features, mined = train
-    usable = [m for m in mined if None not in m.results]
-    kept = [m for m in usable if args.keep_easy or difficulty(m.results) is Difficulty.HARD]
+    """Train in place; keeps the epoch with the best validation ACC. Returns history, counts, comparison, temperature.
+
+    folder: keeps text features on disk (`TEXTS`), and `STATE`, from which a killed run goes on to the same result.
+    """
+    images, mined = train
+    kept = learnt(mined, args.keep_easy, args.one_answer)
     if not kept:
-        raise InputError("no image is left to learn from: all are Easy; set keep_easy or mine more images")
-    labels = {id(m): [pair_label(m.label, r) for r in m.results if r] for m in kept}
-    counts = Counter(c for m in kept for c in labels[id(m)])
-    log.info("MIDS: %d of %d images (%d unparsed), classes %s", len(kept), len(mined), len(mined) - len(usable), counts)
-    texts, val_texts = TextFeatures(mids, tokens, kept), TextFeatures(mids, tokens, val[1])
+        raise InputError("no image is left to learn from: all are Easy or unread; set keep_easy or mine more images")
+    readable = [m for m in val[1] if any(m.results[: args.answers])]
+    if not readable:
+        raise InputError("no validation image has an answer that could be read; mine them again")
+    labels = [pair_labels(m, args.answers) for m in kept]
+    counts = class_counts(labels)
+    unread = sum(None in m.results[: args.answers] for m in mined)
+    log.info("MIDS: %d of %d images (%d unread), classes %s", len(kept), len(mined), unread, counts)
+    texts, val_texts = (
+        TextFeatures(mids, tokens, part, args.one_answer, folder / name if folder else None)
+        for name, part in zip(TEXTS, (kept, readable), strict=True)
+    )
+    device = mids.classifier.weight.device
+    weights = class_weights(counts).to(device) if args.balance == "weights" else None
     trained = [p for p in mids.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.lr, weight_decay=args.weight_decay)
-    images = max(1, args.batch // 3)
-    total = args.epochs * math.ceil(len(kept) / images)
+    per_step = max(1, args.batch // 3)
+    total = args.epochs * math.ceil(len(kept) / per_step)
     warm = max(1, int(args.warmup * total))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: (s + 1) / warm if s < warm else 0.5 * (1 + math.cos(math.pi * (s - warm) / max(1, total - warm))),
     )
-    truth = np.array([m.label is Label.FAKE for m in val[1]])
     history: list[dict[str, float]] = []
-    best: tuple[float, dict[str, Tensor]] = (-1.0, {})
-    for epoch in range(args.epochs):
+    best: dict[str, Any] = {"acc": -1.0, "state": {}}
+    first, place, running = 0, 0, 0.0
+    progress = _Progress(folder, _key(args, mids, seed, mined, val[1]))
+    if (state := progress.load()) is not None:
+        mids.load_trainable_state(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        history, best = state["history"], state["best"]
+        first, place, running = state["epoch"], state["place"], state["running"]
+        log.info("MIDS: goes on in epoch %d", first + 1)
+
+    def save(epoch: int, place: int, running: float) -> None:
+        progress.save(
+            model=mids.trainable_state(), optimizer=optimizer.state_dict(), schedule=schedule.state_dict(),
+            history=history, best=best, epoch=epoch, place=place, running=running,
+        )  # fmt: skip
+
+    for epoch in range(first, args.epochs):
         mids.train()
-        order = np.random.default_rng((seed, 5, epoch)).permutation(len(kept))
-        running = 0.0
-        for start in range(0, len(kept), images):
-            part = [kept[i] for i in order[start : start + images]]
-            projected = mids.project(image_pair(features, [m.row for m in part]))
-            logits = mids.classify(*texts(part), projected)
-            target = torch.tensor([c for m in part for c in labels[id(m)]])
-            if args.label_smoothing:
-                step = torch.nn.functional.cross_entropy(logits, target, label_smoothing=args.label_smoothing)
-            else:
-                step = loss(logits, target)
+        drawn = order(labels, args.balance, seed, epoch)
+        for start in range(place, len(kept), per_step):
+            chosen = drawn[start : start + per_step]
+            logits = _logits(mids, texts, images, [kept[i] for i in chosen], epoch)
+            target = torch.tensor([c for i in chosen for c in labels[i]], device=device)
+            step = loss(logits, target, weights, args.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             step.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
-            running += step.item() * len(part)
-        found = decisions(logits_of(mids, tokens, *val, texts=val_texts), val[1])
-        acc = float(np.mean(np.array([d.label is Label.FAKE for d in found]) == truth))
+            running += step.item() * len(chosen)
+            if (start // per_step + 1) % args.save_every == 0:
+                save(epoch, start + per_step, running)
+        found = decisions(logits_of(mids, val_texts, val[0], readable), readable)
+        acc = sum(d.label is m.label for d, m in zip(found, readable, strict=True)) / len(val[1])
         history.append({"epoch": epoch + 1, "loss": running / len(kept), "val_acc": acc})
         log.info("%s", history[-1])
-        if acc >= best[0]:
-            best = (acc, copy.deepcopy(mids.trainable_state()))
-    mids.load_trainable_state(best[1])
+        if acc >= best["acc"]:
+            state = {name: value.detach().cpu().clone() for name, value in mids.trainable_state().items()}
+            best = {"acc": acc, "state": state, "epoch": epoch + 1}
+        place, running = 0, 0.0
+        save(epoch + 1, 0, 0.0)
+    mids.load_trainable_state(best["state"])
+    logits = logits_of(mids, val_texts, val[0], readable)
+    temperature = fit_temperature(logits, readable)
     return {
         "history": history,
+        "best_epoch": best["epoch"],
         "images": len(kept),
         "images_mined": len(mined),
-        "classes": {str(k): v for k, v in sorted(counts.items())},
-        "temperature": fit_temperature(logits_of(mids, tokens, *val, texts=val_texts), val[1]),
+        "images_unread": unread,
+        "val_unread": len(val[1]) - len(readable),
+        "classes": {str(c): n for c, n in enumerate(counts) if n},
+        "compared": compare(decisions(logits, readable, temperature), readable),
+        "temperature": temperature,
     }

@@ -1,4 +1,7 @@
-"""Fine-tuning of the MLLM on conversations (Eq. 2), with transformers' Trainer and, for a pretrained body, LoRA."""
+"""Training of the MLLM on conversations (Eq. 2): what all training shares, and nano's, from precomputed features.
+
+The published sizes are tuned from images: `ffaa.mllm.tune`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
 
+from ffaa.errors import UsageError
 from ffaa.mllm.answer import format_answer
+from ffaa.mllm.llava_import import image_features
 from ffaa.mllm.template import ChatTemplate
 from ffaa.vqa.conversation import Conversation
 
@@ -56,18 +61,45 @@ def encode(
         conversation.description, conversation.reasoning, conversation.label, conversation.probability,
         conversation.forgery_type,
     )  # fmt: skip
-    prompt = prompt_ids(tokenizer, template, conversation.question, conversation.evidence, image_tokens)
-    ids = prompt[0] + prompt[1]
-    target = tokenizer(template.answered(answer, tokenizer.eos_token), add_special_tokens=False).input_ids
-    return ids + target, [IGNORED] * len(ids) + target
+    return encode_answer(tokenizer, template, conversation.question, conversation.evidence, answer, image_tokens)
+
+
+def encode_answer(
+    tokenizer: Any,
+    template: ChatTemplate,
+    question: str,
+    evidence: dict[str, str],
+    answer: str,
+    image_tokens: int,
+    image_id: int | None = None,
+) -> tuple[list[int], list[int]]:
+    """As `encode`, from the texts. image_id: stands where the image is; None: the template's own token's.
+
+    Prompt and answer become tokens together, as they stand: apart, some tokenizers put a space of their own before the
+    answer. Raises UsageError for a tokenizer that joins the prompt's end and the answer into one token.
+    """
+    shared, own = prompt_ids(tokenizer, template, question, evidence, image_tokens, image_id)
+    text = template.split(question)[1] + template.answered(answer, tokenizer.eos_token)
+    both = tokenizer(text, add_special_tokens=False).input_ids
+    if both[: len(own)] != own:
+        raise UsageError(
+            f"the tokenizer joins the end of the prompt ({template.assistant_prefix!r}) and the answer; "
+            "choose a template that ends where a token does"
+        )
+    return shared + both, [IGNORED] * (len(shared) + len(own)) + both[len(own) :]
 
 
 def prompt_ids(
-    tokenizer: Any, template: ChatTemplate, question: str, evidence: dict[str, str], image_tokens: int
+    tokenizer: Any,
+    template: ChatTemplate,
+    question: str,
+    evidence: dict[str, str],
+    image_tokens: int,
+    image_id: int | None = None,
 ) -> tuple[list[int], list[int]]:
     """(ids that every question shares: start, image placeholders, measured words; ids of this question)."""
     before, after = template.split(question)
-    image = tokenizer.convert_tokens_to_ids(template.image_token)
+    image = tokenizer.convert_tokens_to_ids(template.image_token) if image_id is None else image_id
     shared = [tokenizer.bos_token_id, *tokenizer(before, add_special_tokens=False).input_ids]
     shared += [image] * image_tokens
     shared += tokenizer(template.measured(evidence), add_special_tokens=False).input_ids
@@ -94,7 +126,9 @@ class ConversationData(Dataset):
 
 
 def collate(pad: int, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Right-padded batch: input_ids, labels, attention_mask (B, T) and features (B, tokens, C)."""
+    """Right-padded batch: input_ids, labels, attention_mask (B, T); features (B, tokens, C) or pixel_values
+    (B, 3, S, S), whichever the examples have."""
+    seen = "features" if "features" in batch[0] else "pixel_values"
     longest = max(len(b["input_ids"]) for b in batch)
     return {
         "input_ids": torch.tensor([b["input_ids"] + [pad] * (longest - len(b["input_ids"])) for b in batch]),
@@ -102,7 +136,7 @@ def collate(pad: int, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         "attention_mask": torch.tensor(
             [[1] * len(b["input_ids"]) + [0] * (longest - len(b["input_ids"])) for b in batch]
         ),
-        "features": torch.stack([b["features"] for b in batch]),
+        seen: torch.stack([b[seen] for b in batch]),
     }
 
 
@@ -131,11 +165,15 @@ class MllmTrainer(Trainer):
             return answer_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
 
-def answer_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """Mean cross-entropy over the answer tokens of a batch from `collate` (Eq. 2)."""
+def answer_loss(model: Any, inputs: dict[str, Tensor], items: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy over the answer tokens of a batch from `collate` (Eq. 2): their mean, or, with `items`, their sum
+    divided by it (the answer tokens of all batches that make up one step)."""
     ids = inputs["input_ids"]
-    projected = model.model.multi_modal_projector(inputs["features"].to(model.lm_head.weight.dtype))
-    embeds = model.get_input_embeddings()(ids)
+    if "features" in inputs:
+        projected = model.model.multi_modal_projector(inputs["features"].to(model.lm_head.weight.dtype))
+    else:
+        projected = image_features(model, inputs["pixel_values"].to(model.model.vision_tower.dtype))
+    embeds = model.get_input_embeddings()(ids.clamp(min=0))  # the published placeholder is negative
     image = (ids == model.config.image_token_id).unsqueeze(-1)
     embeds = embeds.masked_scatter(image, projected.to(embeds.dtype))
     hidden = model.model.language_model(
@@ -144,7 +182,28 @@ def answer_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     targets = inputs["labels"][:, 1:]
     kept = targets != IGNORED
     # The head only where an answer token follows: most of a prompt is image.
-    return F.cross_entropy(model.lm_head(hidden[:, :-1][kept]).float(), targets[kept])
+    logits = model.lm_head(hidden[:, :-1][kept]).float()
+    if items is None:
+        return F.cross_entropy(logits, targets[kept])
+    return F.cross_entropy(logits, targets[kept], reduction="sum") / items
+
+
+def add_lora(model: LlavaForConditionalGeneration, args: LoraArgs) -> None:
+    """LoRA on every linear layer of the language model; the rest of the body is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=args.r, lora_alpha=args.alpha, lora_dropout=args.dropout, target_modules="all-linear")
+    model.model.language_model = get_peft_model(model.model.language_model, config)
+    model.lm_head.requires_grad_(False)
+
+
+def parameter_groups(model: nn.Module, args: MllmArgs) -> list[dict[str, Any]]:
+    """The projector and the rest of what is trained, in a fixed order: an optimizer's state is found by place."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for name, p in named if "multi_modal_projector" in name], "lr": args.projector_lr},
+        {"params": [p for name, p in named if "multi_modal_projector" not in name], "lr": args.lr},
+    ]
 
 
 def train_mllm(
@@ -162,19 +221,8 @@ def train_mllm(
     """  # fmt: skip
     model.model.vision_tower.requires_grad_(False)
     if args.lora:
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(r=args.lora.r, lora_alpha=args.lora.alpha, lora_dropout=args.lora.dropout,
-                            target_modules="all-linear")  # fmt: skip
-        model.model.language_model = get_peft_model(model.model.language_model, config)
-        model.lm_head.requires_grad_(False)
-    projector = list(model.model.multi_modal_projector.parameters())
-    own = set(projector)
-    groups = [  # in a fixed order: an optimizer's state is found by place
-        {"params": projector, "lr": args.projector_lr},
-        {"params": [p for p in model.parameters() if p.requires_grad and p not in own], "lr": args.lr},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
+        add_lora(model, args.lora)
+    optimizer = torch.optim.AdamW(parameter_groups(model, args), lr=args.lr, weight_decay=args.weight_decay)
     settings = TrainingArguments(
         output_dir=str(out), num_train_epochs=args.epochs, per_device_train_batch_size=args.batch,
         per_device_eval_batch_size=args.batch, learning_rate=args.lr, lr_scheduler_type="cosine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,10 +106,16 @@ def read(root: Path, args: SourceArgs) -> Iterator[Item]:
 def real_photos(path: Path) -> list[Path]:
     """The real photos of a CSV that are in split train, or in none: what forgeries for training may be made from.
 
-    Raises InputError as `read` does, and where there is none.
+    Of each group the photo whose name has the least hash: two groups whose photos exchange faces become one, and with
+    several photos of each nearly all would. Raises InputError as `read` does, and where there is no photo.
     """
     args = SourceArgs(kind=NAME, root="", manifest=path.name, methods=["real"])
-    found = [path.parent / item.path for item in read(path.parent, args) if item.split in ("", "train")]
+    chosen: dict[tuple[str, ...], str] = {}
+    for item in read(path.parent, args):
+        if item.split in ("", "train"):
+            key = item.groups or (item.path,)
+            chosen[key] = min(chosen.get(key, item.path), item.path, key=lambda name: zlib.crc32(name.encode()))
+    found = [path.parent / name for name in chosen.values()]
     if not found:
         raise InputError(f"{path}: no real photo in split train; forgeries for training need some")
     return found

@@ -83,7 +83,7 @@ def test_other_mllm_settings_start_the_mllm_anew(again, tiny_run):
 
 
 def test_other_sentences_keep_the_features(again, tiny_run):
-    changed = section(tiny_run, "teach", temperature=3.0)
+    changed = section(tiny_run, "teach", resist=0.5, contrary=1.0)
     assert again(**changed) == ["conversations", "mllm", "mine", "mids"]
 
 

@@ -183,7 +183,7 @@ class Stages:
             tokenizer.save_pretrained(out)
             (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
 
-        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", body=recipe.body, mllm=recipe.mllm,
+        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", "tower.safetensors", body=recipe.body, mllm=recipe.mllm,
                                             second=recipe.hypothesis_phase),
                        ["mllm/model.safetensors"], work, ["mllm-steps", "mllm-steps-2"])  # fmt: skip
 
@@ -251,7 +251,8 @@ class Stages:
             raise InputError(f"{self.folder / missing[0]}: no such file; run `ffaa mine` first")
         out = self.folder / "mids.safetensors"
         kept = {name: self.folder / f"mids-{name}-images.npy" for name in MINED}
-        inputs = self._inputs(*MINED.values(), mids=args)
+        eyes = ["tower.safetensors"] if llava is None else []
+        inputs = self._inputs(*MINED.values(), *eyes, mids=args)
 
         def work() -> None:
             text = encoders.text_encoder(args.text_encoder or (TEXT_PART if llava is None else "t5-base"))

@@ -1,4 +1,4 @@
-"""A missing extra becomes one line that names it."""
+"""What commands that need extras have in common: a missing one becomes one line that names it."""
 
 from __future__ import annotations
 
@@ -19,3 +19,17 @@ def needs(extra: str) -> Iterator[None]:
         raise MissingExtraError(
             f"this needs the extra '{extra}' ({error.name} is missing); run: pip install 'ffaa[{extra}]'"
         ) from error
+
+
+def begin_training(threads: int) -> None:
+    """Progress on stderr, without the libraries' own; threads: of the CPU, 0 as torch chooses."""
+    with needs("train"):
+        import logging
+
+        import torch
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for noisy in ("httpx", "huggingface_hub", "openai", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if threads:
+        torch.set_num_threads(threads)

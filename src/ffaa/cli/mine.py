@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ffaa.cli.extras import needs
+from ffaa.cli.extras import begin_training, needs
 from ffaa.errors import UsageError
 
 
@@ -34,10 +34,6 @@ def mine(
 ) -> None:
     """Mine answers for MIDS, and print how the four classes of Eq. 3 are filled. A killed run goes on."""
     with needs("train"):
-        import logging
-
-        import torch
-
         from ffaa.mids.report import report, table
         from ffaa.mllm.mine import Mined
         from ffaa.mllm.mine_server import ServerArgs, jinja_template
@@ -52,11 +48,7 @@ def mine(
         return
     if recipe is None or data is None:
         raise UsageError("ffaa mine RECIPE --data FOLDER; the folder holds the manifest")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("httpx", "openai", "transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if threads:
-        torch.set_num_threads(threads)
+    begin_training(threads)
     settings = load_recipe(recipe)
     stages = Stages(settings, data, run or Path("runs") / settings.name)
     with needs("train"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ffaa.cli.extras import needs
+from ffaa.cli.extras import begin_training, needs
 from ffaa.errors import UsageError
 
 
@@ -44,18 +45,10 @@ def train(
     after ffaa mine, ffaa train mids RECIPE --images SET.
     """
     with needs("train"):
-        import logging
-
-        import torch
-
         from ffaa.recipe import load_recipe
         from ffaa.stages import Stages, tune_base
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("httpx", "huggingface_hub", "transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if threads:
-        torch.set_num_threads(threads)
+    begin_training(threads)
     settings = load_recipe(recipe)
     folder = run or Path("runs") / settings.name
     if settings.base:

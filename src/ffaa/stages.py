@@ -183,8 +183,8 @@ class Stages:
             tokenizer.save_pretrained(out)
             (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
 
-        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", "tower.safetensors", body=recipe.body, mllm=recipe.mllm,
-                                            second=recipe.hypothesis_phase),
+        self.run.stage("mllm", self._inputs("conversations-tune.jsonl", "tower.safetensors", body=recipe.body,
+                                            mllm=recipe.mllm, second=recipe.hypothesis_phase),
                        ["mllm/model.safetensors"], work, ["mllm-steps", "mllm-steps-2"])  # fmt: skip
 
     def load_mllm(self) -> Mllm:

@@ -24,7 +24,11 @@ def test_what_the_grounded_teacher_writes_holds(rows, crops):
 
 def test_a_seeded_draw(rows, crops):
     assert measure(rows, crops, 2, 1) == measure(rows, crops, 2, 1)
-    assert measure(rows, crops, 2).rows == 2
+    found = measure(rows, crops, 2)
+    assert found.rows == 2
+    assert 0 < found.distinct_trigrams < 1
+    same = measure([rows[0], rows[0]], crops)
+    assert same.distinct_sentences == pytest.approx(measure([rows[0]], crops).distinct_sentences / 2, abs=1e-3)
 
 
 def test_texts_of_other_faces_do_not_hold(rows, crops):
@@ -33,7 +37,7 @@ def test_texts_of_other_faces_do_not_hold(rows, crops):
     found = measure(swapped, crops)
     assert found.share < 0.8
     assert 0 < len(found.contradicted) <= 10
-    assert found.contradicted[0][1] in table(found).notes[1]
+    assert found.contradicted[0][1] in table(found).notes[2]
 
 
 def test_a_changed_photo_is_noticed(rows, crops, tmp_path):

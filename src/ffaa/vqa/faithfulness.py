@@ -17,6 +17,7 @@ from ffaa.types import EvidenceRecord, ForgeryType, Record, Support
 from ffaa.vqa.judge import judge
 from ffaa.vqa.row import VqaRow
 from ffaa.vqa.sentences import plain, sentence_file, wordings
+from ffaa.vqa.stats import describe, tally
 from ffaa.vqa.teachers.grounded_teacher import record_of
 from ffaa.vqa.writer import balance, fill_regions
 
@@ -26,13 +27,16 @@ SHOWN = 10
 class Faithfulness(Record):
     """Of sentences. by_source: what they speak of -> support -> count. share: supported among supported and
     contradicted, None without either. control: the same share of the sentences on measured items, each row's held
-    against the face of another. contradicted: (image, sentence), at most 10."""
+    against the face of another. distinct_sentences, distinct_trigrams: of the drawn rows, see `VqaStats`. contradicted:
+    (image, sentence), at most 10."""
 
     rows: int
     sentences: int
     by_source: dict[str, dict[str, int]]
     share: float | None
     control: float | None
+    distinct_sentences: float | None
+    distinct_trigrams: float | None
     contradicted: list[tuple[str, str]]
 
 
@@ -62,10 +66,13 @@ def measure(rows: Sequence[VqaRow], folder: Path, count: int | None = None, seed
         control.update(judge(sentence.text, record) for sentence in (before.sentences if before else ()))
         before = row
     total = sum(found.values(), Counter[str]())
+    variety = describe(tally(chosen))
     return Faithfulness(
         rows=len(chosen), sentences=total.total(), by_source={k: dict(v) for k, v in sorted(found.items())},
         share=_share(total[Support.SUPPORTED.value], total[Support.CONTRADICTED.value]),
-        control=_share(control[Support.SUPPORTED], control[Support.CONTRADICTED]), contradicted=wrong[:SHOWN],
+        control=_share(control[Support.SUPPORTED], control[Support.CONTRADICTED]),
+        distinct_sentences=variety.distinct_sentences, distinct_trigrams=variety.distinct["3"],
+        contradicted=wrong[:SHOWN],
     )  # fmt: skip
 
 
@@ -113,5 +120,6 @@ def table(found: Faithfulness) -> Table:
         ["sentences on", *columns],
         [[source, *(f"{counts.get(c, 0):,}" for c in columns)] for source, counts in found.by_source.items()],
         [f"Supported among supported and contradicted: {share}; sentences on the evidence of another face: {control}.",
+         f"Distinct sentences {found.distinct_sentences}, distinct 3-grams {found.distinct_trigrams}.",
          *(f"Contradicted: {image}: {sentence}" for image, sentence in found.contradicted)],
     )  # fmt: skip

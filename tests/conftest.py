@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from ffaa.assistant import Assistant
 from ffaa.data import build, manifest
 from ffaa.data.forge.self_blend import self_blend
-from ffaa.evidence.measure import MEASURES
+from ffaa.evidence.examine import MEASURES
 from ffaa.mllm import nano
 from ffaa.mllm.answer import format_answer
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
@@ -29,6 +29,8 @@ from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, pixel_ten
 from ffaa.recipe import Recipe
 from ffaa.stages import Stages
 from ffaa.types import ForgeryType, Label
+from ffaa.vqa.sentences import read_items
+from ffaa.weights import part_folder
 
 # Face boxes (left, top, right, bottom) of the two public-domain portraits, with room around.
 HOPPER_FRAME, ASTRONAUT_FRAME = (90, 60, 450, 420), (130, 20, 330, 220)
@@ -191,13 +193,13 @@ def _text_encoder(folder):
 
 @pytest.fixture(scope="session")
 def tiny_parts(tmp_path_factory, lite0_state):
-    """Name of a part -> a folder that stands for its wheel."""
+    """Name of a part -> a folder that stands for its wheel; the face mesh is the real one."""
     folder = tmp_path_factory.mktemp("tiny-parts")
     lite0 = folder / "efficientnet-lite0"
     lite0.mkdir()
     torch.save(lite0_state, lite0 / "lite0.pth")
     _text_encoder(folder / "minilm-l6")
-    return {path.name: path for path in folder.iterdir()}
+    return {path.name: path for path in folder.iterdir()} | {"face-mesh": part_folder("face-mesh")}
 
 
 @pytest.fixture
@@ -242,7 +244,7 @@ def tiny_tokenizer():
         for label, kind in ((Label.REAL, ForgeryType.REAL), (Label.FAKE, ForgeryType.IDENTITY_EXCHANGE))
     ]
     questions = [*ANCHOR_PROMPTS, *(hypothesis_prompt(label) for label in Label)]
-    return nano.train_tokenizer(answers + [TEMPLATES["nano"].prompt(q) for q in questions], 500)
+    return nano.train_tokenizer(answers + [TEMPLATES["nano-2"].prompt(q) for q in questions], 760)
 
 
 @pytest.fixture(scope="session")
@@ -285,5 +287,6 @@ def make_llava(tiny_tokenizer, tiny_tower):
 
 @pytest.fixture(scope="session")
 def measured_words():
-    """index -> {measure: word}, another combination for every index."""
-    return lambda i: {name: m.words[(i + place) % len(m.words)] for place, (name, m) in enumerate(MEASURES.items())}
+    """index -> {item: word}, another combination for every index."""
+    chosen = [(name, MEASURES[name].words) for name in read_items()]
+    return lambda i: {name: words[(i + place) % len(words)] for place, (name, words) in enumerate(chosen)}

@@ -6,12 +6,11 @@ from PIL import Image
 from ffaa import assistant as module
 from ffaa.assistant import Assistant, choose_device
 from ffaa.errors import MissingExtraError, UsageError, WeightsError
-from ffaa.evidence.examine import MEASURES as ITEMS
-from ffaa.evidence.measure import MEASURES
+from ffaa.evidence.examine import MEASURES, examine_face
 from ffaa.mids.decide import decide, difficulty
 from ffaa.mllm.answer import format_answer, parse_answer
 from ffaa.types import Analysis, Answer, Failure, ForgeryType, Label, Role, Support, Verdict
-from ffaa.vqa.grounded import phrases
+from ffaa.vqa.sentences import read_items, says, wordings
 
 BLANK = np.full((200, 260, 3), 128, np.uint8)
 
@@ -60,7 +59,9 @@ def test_verdict_says_what_decide_decided(one, tiny_run):
     assert (v.description, v.reasoning, v.forgery_type) == (chosen.description, chosen.reasoning, chosen.forgery_type)
     assert np.allclose(np.sum(v.probabilities, 1), 1)
     assert v.forgery_score == (v.match_score if v.label is Label.FAKE else 1 - v.match_score)
-    assert [e.name for e in v.evidence] == list(MEASURES)
+    record = examine_face(one.faces[0])
+    assert {e.name: e.word for e in v.evidence} == {n: record.words[n] for n in read_items() if n in record.words}
+    assert len(v.evidence) > 40
     assert (v.model, v.seed, v.face_index, v.face_count) == ("tiny", 0, 0, 1)
     assert set(v.versions) == {"ffaa", "torch", "transformers", "numpy"}
     assert "mids.safetensors" in v.weights
@@ -151,52 +152,54 @@ def test_without_evidence_nothing_is_examined(one):
     assert one[0].timings.examine == 0
 
 
+def sentence(item, word):
+    """One that states this word."""
+    text = wordings(says("describe", item, word)[0])[0]
+    return text[0].upper() + text[1:] + "."
+
+
 def test_a_sentence_that_is_not_so_is_caught(tiny_assistant, hopper, one, monkeypatch):
     words = {e.name: e.word for e in one[0].evidence}
-    told = phrases()["describe"]
-    wrong = next(word for word in told["warmth"] if word != words["warmth"])
-    right = told["contrast"][words["contrast"]][0]
-    lie = told["warmth"][wrong][0]
+    wrong = next(word for word in MEASURES["warmth"].words if word != words["warmth"])
+    right, lie = sentence("contrast", words["contrast"]), sentence("warmth", wrong)
     reasoning = "The traits fit a forged face. The head is turned far to the left of the picture, in profile."
     saying(tiny_assistant, monkeypatch, f"One face fills most of the picture. {right} {lie}", reasoning)
     (v,) = tiny_assistant.analyze(hopper, evidence=True)
     assert [(s.part, s.support, s.items) for s in v.sentences] == [
         ("description", Support.NOT_MEASURABLE, []),
-        ("description", Support.SUPPORTED, ["nano:contrast"]),
-        ("description", Support.CONTRADICTED, ["nano:warmth"]),
+        ("description", Support.SUPPORTED, ["contrast"]),
+        ("description", Support.CONTRADICTED, ["warmth"]),
         ("reasoning", Support.NOT_MEASURABLE, []),
         ("reasoning", Support.CONTRADICTED, ["yaw"]),
     ]
     assert v.sentences[2].text == lie
-    assert v.sentences[2].measured == {"nano:warmth": words["warmth"]}
+    assert v.sentences[2].measured == {"warmth": words["warmth"]}
     assert v.sentences[4].measured == {"yaw": v.examined.word("yaw")}
     assert v.cautions[0] == "2 of 5 sentences of the answer are contradicted by what was measured"
-    assert set(v.examined.items) == set(ITEMS) | {f"nano:{name}" for name in MEASURES}
+    assert set(v.examined.items) == set(MEASURES)
     assert v.timings.examine > 0
     assert Verdict.model_validate_json(v.model_dump_json()) == v
 
 
 def test_a_sentence_that_is_so_is_borne_out(tiny_assistant, hopper, one, monkeypatch):
     word = next(e.word for e in one[0].evidence if e.name == "contrast")
-    saying(tiny_assistant, monkeypatch, phrases()["describe"]["contrast"][word][0], "His lips are closed.")
+    saying(tiny_assistant, monkeypatch, sentence("contrast", word), "His lips are closed.")
     (found,) = tiny_assistant.analyze_many([hopper], evidence=True)
     assert [s.support for s in found[0].sentences] == [Support.SUPPORTED] * 2
     assert not any("contradicted by" in caution for caution in found[0].cautions)
 
 
-def test_a_model_that_reads_no_measured_words_is_not_taken_to_write_them(tiny_assistant, hopper, monkeypatch):
-    mllm = tiny_assistant.engine.mllm
-    saying(tiny_assistant, monkeypatch, "Contrast is low.", "The person smiles broadly.")
-    monkeypatch.setattr(mllm, "template", mllm.template.model_copy(update={"reads_evidence": False}))
-    (v,) = tiny_assistant.analyze(hopper, evidence=True)
-    assert set(v.examined.items) == set(ITEMS)
-    assert [s.items for s in v.sentences] == [["contrast"], ["smile"]]
-    assert v.cautions[0] == "2 of 2 sentences of the answer are contradicted by what was measured"
+def test_the_released_nano_is_held_against_what_it_reads(hopper):
+    (v,) = Assistant("nano", device="cpu").analyze(hopper, evidence=True)
+    own = {name for name in v.examined.items if name.startswith("nano:")}
+    assert own == {f"nano:{e.name}" for e in v.evidence}
+    held = [s for s in v.sentences if s.support is Support.SUPPORTED and own & set(s.items)]
+    assert len(held) >= 4
 
 
 def test_without_a_mesh_on_the_face_less_is_measured(tiny_assistant, hopper, monkeypatch):
     monkeypatch.setattr("ffaa.evidence.examine.landmarks", lambda *_: None)
-    saying(tiny_assistant, monkeypatch, "The person smiles broadly.", "Contrast is neither flat nor harsh.")
+    saying(tiny_assistant, monkeypatch, "The person smiles broadly.", sentence("warmth", "neutral"))
     (v,) = tiny_assistant.analyze(hopper, evidence=True)
     assert v.examined.items["smile"].value is None
     assert v.sentences[0].support is Support.NOT_MEASURABLE

@@ -127,7 +127,7 @@ def test_the_packed_folder_is_whole(tiny_run):
         *config.files,
         weights.MODEL_FILE,
     }
-    assert (config.name, config.template, config.trained_on) == ("tiny", "nano", ["tiny"])
+    assert (config.name, config.template, config.trained_on) == ("tiny", "nano-2", ["tiny"])
     assert config.temperature == json.loads((tiny_run.folder / "mids.json").read_text())["temperature"]
     for name in ("mids.safetensors", "heads.safetensors", "mllm/model.safetensors"):
         with safe_open(tiny_run.model / name, "pt") as file:
@@ -144,8 +144,7 @@ def test_mids_runs_on_the_mined_answers_of_this_mllm(tiny_run):
     mined = list(read_jsonl(tiny_run.folder / "mined-mine.jsonl", Mined))
     for i in range(3):
         hidden = torch.from_numpy(np.array(array[i : i + 1, -1])).float()
-        words = {e.name: e.word for e in found[i].evidence}
-        (raws,) = mllm.generate(mllm.project(hidden), [words], (mined[i].answers[0].prompt, *QUESTIONS[1:]))
+        (raws,) = mllm.generate(mllm.project(hidden), [found[i].words], (mined[i].answers[0].prompt, *QUESTIONS[1:]))
         assert sorted(raws) == sorted(a.raw for a in mined[i].answers)
 
 

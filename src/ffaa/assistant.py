@@ -37,6 +37,7 @@ from ffaa.types import (
 )
 from ffaa.vqa.judge import judge_text
 from ffaa.vqa.nano_claims import nano_claims, with_measures
+from ffaa.vqa.sentences import read_items, read_words
 
 FACES_AT_ONCE = 8
 LOW_SCORE = 0.7
@@ -74,6 +75,8 @@ class Assistant:
         self.seed, self.min_face = seed, min_face
         self._detector = detector(face_detector)
         self.engine: Engine = load_engine(model, choose_device(device))
+        if self.engine.mllm.template.reads_items:
+            require_mesh()
         self.versions = {"ffaa": __version__} | {name: version(name) for name in ("torch", "transformers", "numpy")}
 
     def analyze(self, photo: Any, whole_image: bool = False, evidence: bool = False) -> Analysis:
@@ -157,7 +160,7 @@ class Assistant:
         jobs = [(photo, index) for photo in photos for index in range(len(photo.faces))]
         for start in range(0, len(jobs), FACES_AT_ONCE):
             part = jobs[start : start + FACES_AT_ONCE]
-            found = self._judge([photo.faces[index] for photo, index in part])
+            found = self.judge([photo.faces[index] for photo, index in part])
             for (photo, index), judged in zip(part, found, strict=True):
                 if judged.decision is None:
                     photo.failed = f"{photo.source.path}: face {index + 1}: none of the three answers could be read"
@@ -165,32 +168,45 @@ class Assistant:
                     verdict = self._verdict(photo, index, judged, judged.decision)
                     photo.verdicts.append(self._examine(photo.faces[index], verdict) if evidence else verdict)
 
-    def _judge(self, faces: Sequence[Face]) -> list[_Judged]:
-        """The models' part, for several faces at once. Only decoding is batched over faces: on a CPU nothing else
-        gains, and everything that runs face by face cannot depend on the batch."""
+    def judge(self, faces: Sequence[Face]) -> list[Judged]:
+        """What the models say of faces, in order; `analyze` is this between finding faces and making verdicts.
+
+        Only decoding is batched over faces: on a CPU nothing else gains, and what runs face by face cannot depend on
+        the batch.
+        """
         clock = time.perf_counter
-        evidence = [measure(view(face)) for face in faces]
+        measured = [self._measure(face) for face in faces]
         t0 = clock()
         encoded = [self.engine.encode(face.image) for face in faces]
         t1 = clock()
         features = torch.cat([e.features for e in encoded])
-        words = [{e.name: e.word for e in found} | one.words for found, one in zip(evidence, encoded, strict=True)]
+        words = [read | one.words for (_, read), one in zip(measured, encoded, strict=True)]
         raws = self.engine.mllm.generate(features, words)
         t2 = clock()
         out = []
-        for raw, found, one in zip(raws, evidence, encoded, strict=True):
+        for raw, (found, _), one in zip(raws, measured, encoded, strict=True):
             answers = assign_roles(raw)
             probabilities = self.engine.probabilities(answers, one.layers)
             results = [a.result if isinstance(a, Answer) else None for a in answers]
             decision = decide(probabilities, results) if any(results) else None
-            out.append(_Judged(answers, found, probabilities, decision, difficulty(results)))
+            out.append(Judged(answers, found, probabilities, decision, difficulty(results)))
         t3 = clock()
         count = len(faces)
         for one_out in out:
             one_out.timings = {"encode": (t1 - t0) / count, "generate": (t2 - t1) / count, "decide": (t3 - t2) / count}
         return out
 
-    def _verdict(self, photo: _Pending, index: int, judged: _Judged, decision: Decision) -> Verdict:
+    def _measure(self, face: Face) -> tuple[list[Evidence], dict[str, str]]:
+        """What is measured on a face for the model, and the words that it reads."""
+        if not self.engine.mllm.template.reads_items:
+            found = measure(view(face))
+            return found, {e.name: e.word for e in found}
+        record = examine_face(face)
+        items = [i for i in record.items.values() if i.value is not None and i.name in read_items()]
+        kept = set(Evidence.model_fields)
+        return [Evidence(**i.model_dump(include=kept)) for i in items], read_words(record)
+
+    def _verdict(self, photo: _Pending, index: int, judged: Judged, decision: Decision) -> Verdict:
         face, chosen = photo.faces[index], judged.answers[decision.chosen_index]
         assert isinstance(chosen, Answer)  # decide never chooses an unparsed one
         parsed = [isinstance(a, Answer) for a in judged.answers]
@@ -225,7 +241,8 @@ class Assistant:
         """The verdict with all that can be measured on its face, and its answer's sentences held against that."""
         started = time.perf_counter()
         record, own = examine_face(face), None
-        if self.engine.mllm.template.reads_evidence:
+        template = self.engine.mllm.template
+        if template.reads_evidence and not template.reads_items:
             record, own = with_measures(record, verdict.evidence), nano_claims()
         sentences = judge_text(verdict.description, record, "description", own)
         sentences += judge_text(verdict.reasoning, record, "reasoning", own)
@@ -243,7 +260,7 @@ class Assistant:
 
 
 @dataclass
-class _Judged:
+class Judged:
     """What the models say of one face."""
 
     answers: list[Answer | UnparsedAnswer]
@@ -254,7 +271,7 @@ class _Judged:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def _cautions(face: Face, chosen: Answer, judged: _Judged, decision: Decision, engine: Engine) -> list[str]:
+def _cautions(face: Face, chosen: Answer, judged: Judged, decision: Decision, engine: Engine) -> list[str]:
     found = []
     if judged.difficulty is Difficulty.HARD:
         found.append("hard case: the three answers do not agree")

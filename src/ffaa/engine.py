@@ -33,7 +33,7 @@ from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
 from ffaa.mllm.tower_heads import TowerHeads, load_heads
 from ffaa.types import Answer, UnparsedAnswer
 
-FREE_TOKENS = 128
+FREE_TOKENS = 192
 
 
 class Encoded(NamedTuple):

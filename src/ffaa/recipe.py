@@ -1,7 +1,8 @@
 """A recipe: one YAML that names data, sizes and settings, and the stages that turn it into a model folder.
 
 Each stage writes into the run folder and is skipped when its output is there for the same inputs (a hash of the
-settings it depends on). A killed stage goes on where it stopped, unless its inputs have changed since.
+settings it depends on). A killed stage goes on where it stopped, unless its inputs have changed since. What another run
+has made of the same inputs is shared with it (hard links), not made again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,8 +45,8 @@ class TeachArgs(BaseModel):
 
     variants: int = Field(1, ge=1, description="augmented copies of every photo, each with its own conversation")
     blend: float = Field(0.1, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
-    resist: float = Field(0.9, ge=0.5, le=1, description="stated probability from which a hypothesis may be contrary")
-    contrary: float = Field(0.4, ge=0, le=1, description="share of contrary hypotheses among those")
+    resist: float = Field(0.9, ge=0.5, le=1, description="tempered tower score from which a hypothesis is withstood")
+    contrary: float = Field(0.4, ge=0, le=1, description="share of the hypotheses that are not true")
     temperature: float = Field(1.5, gt=0, description="of the tower's score in stated probabilities")
 
 
@@ -63,8 +65,12 @@ class Recipe(BaseModel):
     body: BodyArgs = BodyArgs()
     mllm: MllmArgs = MllmArgs()
     hypothesis_phase: MllmArgs | None = Field(None, description="a second phase, mostly hypothetical conversations")
+    conversation_limit: int | None = Field(None, ge=1, description="a nano learns from at most so many, a seeded draw")
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
+    evaluate: Path | None = Field(
+        None, description="a benchmark recipe, relative to this file, that `ffaa train all` ends with"
+    )
 
 
 def _digest(inputs: dict[str, Any]) -> str:
@@ -73,17 +79,24 @@ def _digest(inputs: dict[str, Any]) -> str:
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises UsageError naming the file and, for an unknown key, the nearest known one."""
-    return load_yaml(path, Recipe)
+    recipe = load_yaml(path, Recipe)
+    if recipe.evaluate is None:
+        return recipe
+    return recipe.model_copy(update={"evaluate": path.parent / recipe.evaluate})
 
 
 class Run:
-    """A run folder and which of its stages are up to date."""
+    """A run folder and which of its stages are up to date.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    others: runs whose finished stages are taken over where they had the same inputs. The files become hard links, so
+    they cost no space. A stage with work to do first removes what it shares, so no run writes into another's files.
+    """
+
+    def __init__(self, folder: Path, others: Sequence[Path] = ()):
+        self.folder, self.others = folder, others
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "stages.json"
-        self._done: dict[str, str] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._done = _noted(folder)
 
     def stage(
         self,
@@ -104,14 +117,22 @@ class Run:
     def begin(self, name: str, inputs: dict[str, Any], outputs: Sequence[str], unfinished: Sequence[str] = ()) -> bool:
         """The first half of `stage`: whether there is work to do. `finish` is its other half."""
         digest = _digest(inputs)
-        if self._done.get(name) == digest and all((self.folder / o).exists() for o in outputs):
+        if self._is_done(self.folder, self._done, name, digest, outputs):
             log.info("%s: up to date", name)
             return False
+        for other in self.others:
+            if self._is_done(other, _noted(other), name, digest, outputs):
+                self._share(other, outputs)
+                self._note(name, digest)
+                log.info("%s: as in %s", name, other)
+                return False
         log.info("%s: started", name)
         begun = f"{name} begun"
         if self._done.get(begun, self._done.get(name, digest)) != digest:
             for path in (self.folder / u for u in unfinished):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self._remove_shared([*outputs, *unfinished])
+        self._done.pop(name, None)
         self._note(begun, digest)
         return True
 
@@ -120,8 +141,37 @@ class Run:
         self._note(name, _digest(inputs))
         log.info("%s: done", name)
 
+    @staticmethod
+    def _is_done(folder: Path, done: dict[str, str], name: str, digest: str, outputs: Sequence[str]) -> bool:
+        return done.get(name) == digest and all((folder / o).exists() for o in outputs)
+
+    def _share(self, other: Path, outputs: Sequence[str]) -> None:
+        """Hard links to the outputs of another run; of one in a folder, to that folder's files."""
+        for top in sorted({Path(o).parts[0] for o in outputs}):
+            for file in _files(other / top):
+                own = self.folder / file.relative_to(other)
+                own.parent.mkdir(parents=True, exist_ok=True)
+                own.unlink(missing_ok=True)
+                os.link(file, own)
+
+    def _remove_shared(self, paths: Sequence[str]) -> None:
+        for top in {Path(p).parts[0] for p in paths}:
+            for file in _files(self.folder / top):
+                if file.stat().st_nlink > 1:
+                    file.unlink()
+
     def _note(self, name: str, digest: str) -> None:
         self._done[name] = digest
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(self._done, indent=1))
         part.replace(self._file)
+
+
+def _noted(folder: Path) -> dict[str, str]:
+    file = folder / "stages.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or all files in the folder; none where there is neither."""
+    return [p for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if p.is_file()]

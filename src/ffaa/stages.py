@@ -7,6 +7,7 @@ import logging
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,7 @@ from ffaa.mllm.constraint import AnswerConstraint
 from ffaa.mllm.generate import Mllm
 from ffaa.mllm.mine import FromFeatures, Mined, Seen, mine, targets
 from ffaa.mllm.mine_server import ServerArgs
-from ffaa.mllm.template import TEMPLATES, hypothesis_prompt
+from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.told import ImageConversations, read_told, split
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train import ConversationData, train_mllm
@@ -46,24 +47,27 @@ from ffaa.mllm.tune import check_four_bit, find_base, image_of, load_learner, pr
 from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
+from ffaa.vqa.export import VARIANTS
 from ffaa.vqa.generate import conversations
-from ffaa.vqa.grounded import phrases
 from ffaa.vqa.hypothesis import hypothesis_rows
+from ffaa.vqa.prompting import questions
+from ffaa.vqa.sentences import file_version
 
 log = logging.getLogger(__name__)
 TEXT_PART = "minilm-l6"
 TEXT_MAX_TOKENS = 256
+ANCHORS = (*ANCHOR_PROMPTS, *questions())
 FEATURE_SETS = ("tune", "val", "mine")
 MINED = {"val": "mined-val.jsonl", "mine": "mined-mine.jsonl"}
 
 
 class Stages:
-    """The stages of `recipe` on the photos under `data`, writing into `folder`."""
+    """The stages of `recipe` on the photos under `data`, writing into `folder`; `others`: see `Run`."""
 
-    def __init__(self, recipe: Recipe, data: Path, folder: Path):
-        self.recipe, self.folder, self.run = recipe, folder, Run(folder)
+    def __init__(self, recipe: Recipe, data: Path, folder: Path, others: Sequence[Path] = ()):
+        self.recipe, self.folder, self.run = recipe, folder, Run(folder, others)
         self.source = data / recipe.data.manifest
-        self.template = TEMPLATES["nano"]
+        self.template = TEMPLATES["nano-2"]
 
     @property
     def _root(self) -> Path:
@@ -135,22 +139,27 @@ class Stages:
             ask = {label: hypothesis_prompt(label) for label in Label}
             for name in names:
                 found = features.load(self.folder, name)[1]
-                written = conversations(found, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed)
+                written = conversations(
+                    found, ANCHORS, ask, teach.temperature, teach.resist, teach.contrary, self.recipe.seed
+                )
                 write_jsonl(self.folder / f"conversations-{name}.jsonl", written)
 
-        self.run.stage("conversations", self._inputs(*(f"{n}.jsonl" for n in names), teach=teach, phrases=phrases()),
-                       [f"conversations-{n}.jsonl" for n in names], work)  # fmt: skip
+        sources = [f"{n}.jsonl" for n in names]
+        inputs = self._inputs(*sources, teach=teach, sentences=file_version(), questions=ANCHORS)
+        self.run.stage("conversations", inputs, [f"conversations-{n}.jsonl" for n in names], work)
 
     def mllm(self) -> None:
         """Train the tokenizer and the MLLM."""
         self.conversations()
-        recipe, out = self.recipe, self.folder / "mllm"
+        recipe, out, parts = self.recipe, self.folder / "mllm", VARIANTS[self.recipe.tune.variant]
 
         def work() -> None:
             told = {
                 n: list(read_jsonl(self.folder / f"conversations-{n}.jsonl", Conversation)) for n in ("tune", "val")
             }
-            texts = [" " + format_answer(c.description, c.reasoning, c.label, c.probability, c.forgery_type)
+            rows = {"tune": self._learnt(len(told["tune"])), "val": list(range(len(told["val"])))}
+            told = {name: [told[name][i] for i in rows[name]] for name in told}
+            texts = [" " + format_answer(c.description, c.reasoning, c.label, c.probability, c.forgery_type, parts)
                      for c in told["tune"]]  # fmt: skip
             prompts = [self.template.prompt(c.question) for c in told["tune"][:2000]]
             tokenizer = nano.train_tokenizer([*texts, *prompts], recipe.body.vocab_size)
@@ -158,22 +167,21 @@ class Stages:
             torch.manual_seed(recipe.seed)
             model = nano.build(recipe.body, tokenizer, tower)
             data = {
-                n: ConversationData(
-                    told[n], features.load(self.folder, n)[0], range(len(told[n])), tokenizer, self.template
-                )
+                n: ConversationData(told[n], features.load(self.folder, n)[0], rows[n], tokenizer, self.template, parts)
                 for n in told
             }
             log.info("MLLM: %d conversations, %.1f M parameters", len(told["tune"]), model.num_parameters() / 1e6)
             figures = train_mllm(recipe.mllm, model, tokenizer, data["tune"], data["val"], self.folder / "mllm-steps",
                                  recipe.seed)  # fmt: skip
             if recipe.hypothesis_phase:
-                rows = hypothesis_rows([c.hypothesis for c in told["tune"]], recipe.seed)
+                asked = hypothesis_rows([c.hypothesis for c in told["tune"]], recipe.seed)
                 second = ConversationData(
-                    [told["tune"][i] for i in rows],
+                    [told["tune"][i] for i in asked],
                     features.load(self.folder, "tune")[0],
-                    rows,
+                    [rows["tune"][i] for i in asked],
                     tokenizer,
                     self.template,
+                    parts,
                 )
                 figures["hypothesis_phase"] = train_mllm(
                     recipe.hypothesis_phase, model, tokenizer, second, data["val"], self.folder / "mllm-steps-2",
@@ -183,14 +191,23 @@ class Stages:
             tokenizer.save_pretrained(out)
             (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
 
+        fewer: dict[str, Any] = {} if recipe.tune.variant == "All" else {"variant": recipe.tune.variant}
+        if recipe.conversation_limit:
+            fewer["limit"] = recipe.conversation_limit
         self.run.stage("mllm", self._inputs("conversations-tune.jsonl", "tower.safetensors", body=recipe.body,
-                                            mllm=recipe.mllm, second=recipe.hypothesis_phase),
-                       ["mllm/model.safetensors"], work, ["mllm-steps", "mllm-steps-2"])  # fmt: skip
+                                            mllm=recipe.mllm, second=recipe.hypothesis_phase, **fewer),
+                       ["mllm/model.safetensors", "mllm.json"], work, ["mllm-steps", "mllm-steps-2"])  # fmt: skip
+
+    def _learnt(self, count: int) -> list[int]:
+        """The rows of the conversations that the MLLM is tuned on."""
+        drawn = np.random.default_rng((self.recipe.seed, 13)).permutation(count)[: self.recipe.conversation_limit]
+        return sorted(drawn.tolist())
 
     def load_mllm(self) -> Mllm:
         model = LlavaForConditionalGeneration.from_pretrained(self.folder / "mllm", dtype=torch.float32)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(self.folder / "mllm")
-        return Mllm(model.eval(), tokenizer, self.template, AnswerConstraint(tokenizer, FREE_TOKENS))
+        parts = VARIANTS[self.recipe.tune.variant]
+        return Mllm(model.eval(), tokenizer, self.template, AnswerConstraint(tokenizer, FREE_TOKENS, parts))
 
     def mine(self, server: ServerArgs | None = None, tuned_on: Path | None = None) -> None:
         """Collect the MLLM's three answers to photos it has not seen, and to the validation photos.
@@ -198,7 +215,7 @@ class Stages:
         For a recipe with a base: `server` answers, else the tuned base does, here; `tuned_on` are rows that it was
         tuned on, see `LlavaSet.seen`.
         """
-        anchors = phrases()["questions"]
+        anchors = list(ANCHORS)
         files = {name: self.folder / file for name, file in MINED.items()}
         if (llava := self._llava()) is not None:
             inputs = llava.inputs(server, tuned_on, anchors)
@@ -208,6 +225,8 @@ class Stages:
                 raise UsageError(
                     f"the recipe '{self.recipe.name}' has no base; its MLLM is mined here, without a server"
                 )
+            if self.recipe.tune.variant != "All":
+                raise UsageError(f"MIDS reads both texts; with tune.variant {self.recipe.tune.variant} there is none")
             self.mllm()
             inputs = self._inputs("mllm/model.safetensors", "val.jsonl", "mine.jsonl", questions=anchors)
             work = partial(self._mine_nano, anchors, files)
@@ -284,7 +303,7 @@ class Stages:
                 (self.folder / rest).unlink(missing_ok=True)
 
         unfinished = [STATE, *TEXTS, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
-        self.run.stage("mids", inputs, [out.name], work, unfinished)
+        self.run.stage("mids", inputs, [out.name, "mids.json", "mids.card.json"], work, unfinished)
 
     def _tower_encoder(self) -> encoders.Encoder:
         if self.recipe.mids.image_encoder:

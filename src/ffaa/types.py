@@ -235,6 +235,11 @@ class EvidenceRecord(Record):
         return self.items[name].word if name in self.items else ""
 
     @property
+    def values(self) -> dict[str, float]:
+        """name -> value of all items that could be measured."""
+        return {name: item.value for name, item in self.items.items() if item.value is not None}
+
+    @property
     def words(self) -> dict[str, str]:
         """name -> word of all items that could be measured."""
         return {name: item.word for name, item in self.items.items() if item.word}

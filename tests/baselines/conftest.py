@@ -5,12 +5,18 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from captum.attr import LayerGradCam
 
 from ffaa.baselines.base import Batch
+from ffaa.baselines.recipe import recipe_class
+from ffaa.data import manifest
+from ffaa.data.manifest import Row
+from ffaa.types import ForgeryType, Label
 
 PARITY = Path(__file__).parent / "parity"
 FILL = Path(__file__).parents[1] / "fixtures" / "parity" / "fill.py"
@@ -121,3 +127,60 @@ def heat():
         return LayerGradCam(model.eval().score, model.heat_layer).attribute(pixels)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def built_set(tmp_path_factory):
+    """A folder with manifest.parquet and 20 crops of 64 x 64 px; every second one is fake: stripes on its left half,
+    which is its mask. 12 are for training, 8 for validation. The files of 4 rows of other splits are not there."""
+    root, rows = tmp_path_factory.mktemp("built"), []
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :32] = 255
+    cv2.imwrite(str(root / "left.png"), mask)
+    for number, split in enumerate(["train"] * 12 + ["val"] * 8 + ["test"] * 2 + ["bench"] * 2):
+        rng, fake = np.random.default_rng((5, number)), number % 2 == 1
+        if split in ("train", "val"):
+            image = np.kron(rng.uniform(60, 190, (4, 4, 3)), np.ones((16, 16, 1))) + rng.normal(0, 4, (64, 64, 3))
+            image[:, :32] += fake * 40 * (np.arange(32) // 2 % 2)[None, :, None]
+            cv2.imwrite(str(root / f"{number}.png"), np.clip(image, 0, 255).astype(np.uint8))
+        rows.append(
+            Row(
+                path=f"{number}.png",
+                width=64,
+                height=64,
+                size=64,
+                photo_width=64,
+                photo_height=64,
+                split=split,
+                label=Label.FAKE if fake else Label.REAL,
+                dataset="stripes",
+                mask="left.png" if fake else "",
+                forgery_type=ForgeryType.IDENTITY_EXCHANGE if fake else ForgeryType.REAL,
+            )
+        )
+    manifest.write(root / manifest.NAME, rows)
+    return root
+
+
+def _plain(name, changes):
+    model = {"npr": {"depth": 18, "image_size": 32}}.get(name, {})
+    base = {"name": "tiny", "baseline": name, "seed": 3, "model": model, "workers": 0}
+    return base | changes | {"settings": {"batch": 4} | changes.get("settings", {})}
+
+
+@pytest.fixture(scope="session")
+def tiny_baseline():
+    """(name, changes) -> the recipe of a baseline for the built set."""
+    return lambda name, **changes: recipe_class(name).model_validate(_plain(name, changes))
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    """(name, changes) -> the same as a file."""
+
+    def write(name, **changes):
+        path = tmp_path / "r.yaml"
+        path.write_text(yaml.safe_dump(_plain(name, changes)))
+        return path
+
+    return write

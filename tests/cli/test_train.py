@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ffaa.cli.main import main
 
@@ -63,7 +65,7 @@ BASE = "name: x\nbase: {random: llava_llama}\n"
 
 @pytest.mark.parametrize(
     ("stage", "options"),
-    [("all", ["--rows", "r", "--images", "s"]), ("mllm", ["--rows", "r"]), ("mids", ["--data", "d"])],
+    [("all", ["--data", "d"]), ("mllm", ["--rows", "r"]), ("mids", ["--data", "d"])],
 )
 def test_a_base_is_tuned_on_rows_about_a_set(capsys, tmp_path, stage, options):
     (tmp_path / "r.yaml").write_text(BASE)
@@ -93,3 +95,22 @@ def test_mids_of_a_base_is_trained_on_what_was_mined(capsys, tmp_path, monkeypat
     (tmp_path / "r.yaml").write_text(BASE)
     assert main(["train", "mids", "r.yaml", "--images", str(tiny_manifest)]) == 1
     assert "run `ffaa mine` first" in capsys.readouterr().err
+
+
+def test_all_ends_with_the_benchmark(run, tiny_run, use_tiny_parts, tmp_path):
+    """The whole tiny run is up to date: it is packed and evaluated, and again without being asked anew."""
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    settings = tiny_run.recipe.model_dump(mode="json") | {"evaluate": "bench.yaml"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings))
+    command = ("train", "all", tmp_path / "r.yaml", "--data", tiny_run.data, "--run", tmp_path / "run")
+    found = run(*command)
+    assert (found.code, found.err.strip()) == (2, f"ffaa: {tmp_path / 'bench.yaml'}: no such recipe")
+    assert not (tmp_path / "run" / "model").exists()
+    (tmp_path / "bench.yaml").write_text("name: b\nopen_world: none\nin_domain_per_class: 1\n")
+    found = run(*command)
+    assert found.code == 0, found.err
+    assert "| in domain | 1 / 1 |" in found.out
+    assert (tmp_path / "run" / "model" / "model.json").is_file()
+    written = (tmp_path / "run" / "evaluation.json").stat().st_mtime_ns
+    assert run(*command).out == found.out
+    assert (tmp_path / "run" / "evaluation.json").stat().st_mtime_ns == written

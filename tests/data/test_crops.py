@@ -98,7 +98,7 @@ def flips_seen(root, monkeypatch):
     painted[...] = 0
     painted[BOX.top : BOX.bottom, BOX.left : BOX.right] = (255, 0, 0)
     monkeypatch.setattr(crops, "read_photo", lambda *_: painted)
-    monkeypatch.setattr(crops, "augmentation", lambda size: _Resize(size))
+    monkeypatch.setattr(crops, "augmentation", lambda size, strength: _Resize(size))
     seen = set()
     for seed in range(12):
         found = sample(root, seed)
@@ -135,7 +135,7 @@ def test_mask_follows_the_flip(root, monkeypatch):
         return forged, mask
 
     monkeypatch.setattr(crops, "self_blend", half)
-    monkeypatch.setattr(crops, "augmentation", lambda size: _Resize(size))
+    monkeypatch.setattr(crops, "augmentation", lambda size, strength: _Resize(size))
     sides = set()
     for seed in range(8):
         found = sample(root, seed, blend=1.0)
@@ -200,7 +200,7 @@ def test_a_decoded_photo_is_a_synthesis(root):
 
 
 def test_a_known_mask_comes_along(root, monkeypatch):
-    monkeypatch.setattr(crops, "augmentation", lambda size: _Resize(size))
+    monkeypatch.setattr(crops, "augmentation", lambda size, strength: _Resize(size))
     mask: np.ndarray = np.zeros((600, 512), np.uint8)
     mask[:, 269:] = 255  # the right half of the face
     Image.fromarray(mask).save(root / "mask.png")

@@ -202,3 +202,16 @@ def test_never_raises_on_damaged_text():
     for cut in range(len(FAKE)):
         assert isinstance(parse_answer(FAKE[:cut], Role.ANCHOR, "q"), Answer | UnparsedAnswer)
         assert isinstance(parse_answer(FAKE[cut:], Role.ANCHOR, "q"), Answer | UnparsedAnswer)
+
+
+def test_format_leaves_out_what_is_not_kept():
+    """Fig. 3; a text that is left out may be empty."""
+    given = ("A man.", "A seam.", Label.FAKE, 0.9, ForgeryType.IDENTITY_EXCHANGE)
+    result = "Analysis result: fake\nProbability: 0.90\nForgery type: Identity exchange"
+    assert format_answer(*given, ()) == result
+    assert format_answer(*given, ("description",)) == f"Image description: A man.\n{result}"
+    assert format_answer("", *given[1:], ("reasoning",)) == f"Forgery reasoning: A seam.\n{result}"
+    read = parse_answer(format_answer(*given, ("reasoning",)), Role.ANCHOR, "q", ("reasoning",))
+    assert (read.description, read.reasoning, read.result) == ("", "A seam.", Label.FAKE)
+    with pytest.raises(UsageError, match="non-empty description"):
+        format_answer("", *given[1:], ("description",))

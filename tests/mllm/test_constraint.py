@@ -209,3 +209,23 @@ def test_refuses_a_tokenizer_without_newline():
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
     with pytest.raises(UsageError, match="cannot write"):
         AnswerConstraint(wrapped)
+
+
+@pytest.mark.parametrize("texts", [(), ("description",), ("reasoning",)], ids=["R", "DR", "FR"])
+@pytest.mark.parametrize("seed", range(2))
+def test_fewer_texts(tokenizer, texts, seed):
+    """Fig. 3: random logits give the lines that are left, and what was learnt passes token by token."""
+    constraint = AnswerConstraint(tokenizer, max_free_tokens=6, texts=texts)
+    for tokens in generate(constraint, seed, rows=3, vocab=len(tokenizer)):
+        answer = parse_answer(constraint.decode(tokens), Role.ANCHOR, "q", texts)
+        assert isinstance(answer, Answer), constraint.decode(tokens)
+        assert answer.probability is not None
+        assert answer.forgery_type is not None
+        assert {n for n in ("description", "reasoning") if getattr(answer, n)} == set(texts)
+    learnt = " " + format_answer("A man.", "A seam.", Label.FAKE, 0.9, ForgeryType.IDENTITY_EXCHANGE, texts)
+    prompt = len(tokenizer.encode(":", add_special_tokens=False))
+    roomier = AnswerConstraint(tokenizer, texts=texts)
+    state = roomier.start(1)
+    for token in [*tokenizer.encode(":" + learnt, add_special_tokens=False)[prompt:], tokenizer.eos_token_id]:
+        roomier.advance(state, [token])
+    assert roomier.done(state) == [True]

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from ffaa.data.crops import train_sample
+from ffaa.data.landmarks import landmarks
 from ffaa.errors import InputError
-from ffaa.evidence.measure import MEASURES, View, measure
+from ffaa.evidence.examine import examine
 from ffaa.mllm import features
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.tower_heads import TYPES, TowerHeads
-from ffaa.types import ForgeryType, Label
+from ffaa.types import Box, ForgeryType, Label
+from ffaa.vqa.sentences import read_words
 from ffaa.vqa.trace import tower_words
 
 
@@ -53,13 +55,14 @@ def test_rows_belong_to_the_array(whole, rows, tiny_manifest, tiny_tower, heads)
             hidden = tiny_tower(pixel_tensor([sample.image])).hidden_states
         assert np.allclose(array[place], torch.stack(hidden, 1)[0].numpy(), atol=5e-3)
         assert f.tower_score == pytest.approx(torch.sigmoid(heads.forgery_logit(hidden)).item(), abs=1e-4)
-        assert (f.label, f.forgery_type, f.sha256, f.regions) == (
-            sample.label, sample.forgery_type, row.sha256, row.regions
-        )  # fmt: skip
+        assert (f.label, f.forgery_type, f.sha256) == (sample.label, sample.forgery_type, row.sha256)
+        assert (f.method, f.regions) == ("", ())  # nothing that cannot be seen
         assert f.tower_type is TYPES[int(heads.kind(hidden[1][:, 0]).argmax())]
-        assert f.words == {e.name: e.word for e in f.evidence} | tower_words(f.tower_score, f.tower_type)
-        assert f.evidence == measure(View(sample.image, sample.rect))
-        assert [e.name for e in f.evidence] == list(MEASURES)
+        left, top, right, bottom = sample.rect
+        points = landmarks(sample.image, Box(left=left, top=top, right=right, bottom=bottom))
+        record = examine(sample.image, points)
+        assert f.values == record.values
+        assert f.words == read_words(record) | tower_words(f.tower_score, f.tower_type)
 
 
 def test_variants_differ_and_a_blended_real_photo_is_fake(whole, rows):

@@ -12,7 +12,7 @@ from ffaa.mllm.template import TEMPLATES
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.types import Answer, ForgeryType, Label, Role, UnparsedAnswer
 
-TEMPLATE = TEMPLATES["nano"]
+TEMPLATE = TEMPLATES["nano-2"]
 LONG = "Look at the face in the image and tell me, step by step, whether it is real or fake."
 
 

@@ -27,7 +27,7 @@ def row(i, group=""):
 
 @pytest.fixture(scope="module")
 def mllm(make_llava, tiny_tokenizer):
-    return Mllm(make_llava(), tiny_tokenizer, TEMPLATES["nano"], AnswerConstraint(tiny_tokenizer, 6))
+    return Mllm(make_llava(), tiny_tokenizer, TEMPLATES["nano-2"], AnswerConstraint(tiny_tokenizer, 6))
 
 
 @pytest.fixture(scope="module")

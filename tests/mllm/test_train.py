@@ -25,7 +25,7 @@ from ffaa.mllm.train import (
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.conversation import Conversation
 
-TEMPLATE = TEMPLATES["nano"]
+TEMPLATE = TEMPLATES["nano-2"]
 PUBLISHED = json.loads((Path(__file__).parents[1] / "fixtures/parity/llava_original.json").read_text())
 PLAIN = {"lora": None, "bf16": False, "batch": 2, "lr": 3e-3, "projector_lr": 3e-3}
 

@@ -132,6 +132,25 @@ def test_doubled_collections_are_drawn_twice(rows, tiny_manifest, lite0_state, t
     assert seen["total"] == 2 * (18 // 4) * 4
 
 
+def test_a_collection_is_left_out_and_augmentations_have_their_strength(
+    rows, tiny_manifest, lite0_state, tmp_path, monkeypatch
+):
+    drawn = []
+
+    def note(root, row, size, rng, blend, decode, colours, strength):
+        drawn.append((row.dataset, strength))
+        if len(drawn) == 4:
+            raise KilledError
+
+    real = module.train_sample
+    monkeypatch.setattr(module, "train_sample", lambda *a: note(*a) or real(*a))
+    mixed = [r.model_copy(update={"dataset": "other"}) if i % 2 else r for i, r in enumerate(rows)]
+    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25})
+    with pytest.raises(KilledError):
+        train_tower(args, mixed, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    assert drawn == [("other", 0.25)] * 4
+
+
 def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, monkeypatch):
     drawn = []
     real = module.train_sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from abc import ABC, abstractmethod
@@ -46,7 +47,7 @@ class BaselineSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "adamw"] = "adam"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; Adam has its usual betas")
@@ -58,6 +59,19 @@ class BaselineSettings(BaseModel):
     every: int = Field(1, ge=1, description="schedule 'step': epochs between two steps")
     warmup_epochs: int = Field(0, ge=0, description="epochs at `warmup_lr` before the schedule begins")
     warmup_lr: float = Field(1e-5, gt=0)
+    clip: float | None = Field(None, gt=0, description="gradients are clipped to this value, each by itself")
+
+    def rate_at(self, epoch: int, epochs: int) -> float:
+        """The learning rate in an epoch, counted from 0, of a training of `epochs`. The cosine begins at `lr` behind
+        the warm-up, and would be 0 after the last epoch."""
+        if epoch < self.warmup_epochs:
+            return self.warmup_lr
+        if self.schedule == "step":
+            return self.lr * self.gamma ** (epoch // self.every)
+        if self.schedule == "cosine":
+            done = (epoch - self.warmup_epochs) / max(1, epochs - self.warmup_epochs)
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        return self.lr
 
 
 class Baseline(nn.Module, ABC):

@@ -24,7 +24,7 @@ class ClippingSettings(BaselineSettings):
     """Appendix B: 2 epochs, SGD, learning rate 2e-3, batch 16. As published: cosine, the first epoch at 1e-5; weight
     decay and momentum of Dassl, in which the published code runs."""
 
-    optimizer: Literal["adam", "sgd"] = "sgd"
+    optimizer: Literal["adam", "sgd", "adamw"] = "sgd"
     lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(5e-4, ge=0)
     batch: int = Field(16, ge=2)

@@ -25,12 +25,14 @@ class FedForgerySettings(BaselineSettings):
     """The publication's code: SGD, rate 0.01, momentum 0.5, batch 20; 100 rounds of 10 clients, all of them, 10 local
     epochs each. Appendix B has nothing on it. The weights of the loss: see docs/baselines.md."""
 
-    optimizer: Literal["adam", "sgd"] = "sgd"
+    optimizer: Literal["adam", "sgd", "adamw"] = "sgd"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.5, ge=0, lt=1)
     batch: int = Field(20, ge=2)
     epochs: int | None = Field(100, ge=1, description="rounds; in each, every chosen client trains `local_epochs`")
+    steps: None = Field(None, description="a federation is as long as its rounds")  # type: ignore[assignment]
     clients: int = Field(10, ge=1)
+    held_by: Literal["chance", "dataset"] = Field("chance", description="how the photos are dealt to the clients")
     share: float = Field(1.0, gt=0, le=1, description="of the clients that take part in a round")
     local_epochs: int = Field(10, ge=1)
     reconstruction: float = Field(1.0, ge=0, description="weight of the reconstruction error")

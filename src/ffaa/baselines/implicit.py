@@ -30,7 +30,7 @@ _RATIOS = 2  # anchors per cell: lying and standing
 class ImplicitSettings(BaselineSettings):
     """The publication's: AdamW, 200 epochs at batch 128; the rates of its code (`rate_at`); appendix B has none."""
 
-    optimizer: Literal["adam", "sgd", "adamw"] = "adamw"  # type: ignore[assignment]
+    optimizer: Literal["adam", "sgd", "adamw"] = "adamw"
     lr: float = Field(3.6e-4, gt=0)
     weight_decay: float = Field(4e-3, ge=0)
     batch: int = Field(128, ge=2)
@@ -38,13 +38,13 @@ class ImplicitSettings(BaselineSettings):
     falls: tuple[tuple[int, float], ...] = Field(
         ((4, 1e-4), (10, 5e-5)), description="(epoch, learning rate from there on)"
     )
-    clip: float = Field(2.0, gt=0, description="gradients are clipped to this value, each by itself")
+    clip: float | None = Field(2.0, gt=0, description="gradients are clipped to this value, each by itself")
     detection: float = Field(0.1, ge=0, description="weight of the detection loss")
     overlap: float = Field(0.5, gt=0, lt=1, description="IoU from which an anchor stands for an area")
     negatives: float = Field(2.0, ge=0, description="hardest background anchors kept per positive one")
 
-    def rate_at(self, epoch: int) -> float:
-        """The learning rate in an epoch, counted from 0."""
+    def rate_at(self, epoch: int, epochs: int = 0) -> float:
+        """The learning rate in an epoch, counted from 0; it does not depend on how many there are."""
         return ([self.lr] + [rate for start, rate in self.falls if epoch >= start])[-1]
 
 

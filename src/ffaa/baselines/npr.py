@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ffaa.baselines.backbones.resnet import DEPTHS, init_resnet, stage
+from ffaa.baselines.backbones.resnet import DEPTHS, blocks_of, init_resnet, stage
 from ffaa.baselines.base import Baseline, BaselineSettings, Batch, State, load_strict, read_state, tensor_of
 
 
@@ -45,7 +45,7 @@ class NPR(Baseline):
     ):
         super().__init__()
         self.image_size, self.settings = image_size, settings or NPRSettings()
-        block, counts = DEPTHS[depth]
+        block, counts = blocks_of(depth)
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
         self.layer1 = stage(block, 64, 64, counts[0], 1)
         self.layer2 = stage(block, 64 * block.expansion, 128, counts[1], 2)

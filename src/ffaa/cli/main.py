@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ffaa.cli import analyze, bench, data, doctor, mine, schema, train, vqa, weights
+from ffaa.cli import ablate, analyze, bench, data, doctor, mine, schema, train, vqa, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -29,8 +29,9 @@ app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(vqa.app, name="vqa")
-app.command("train")(train.train)
+app.add_typer(train.app, name="train")
 app.command("mine")(mine.mine)
+app.command("ablate")(ablate.ablate)
 app.add_typer(bench.app, name="bench")
 
 # What every error about the arguments derives from; its name is not public in typer.

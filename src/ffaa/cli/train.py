@@ -1,49 +1,109 @@
-"""`ffaa train`: the stages of a recipe, one by one or all; for a recipe with a base, its tuning."""
+"""`ffaa train`: the stages of a recipe, one by one or all; for a recipe with a base, its tuning; a baseline."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ffaa.cli import train_baseline
 from ffaa.cli.extras import begin_training, needs
 from ffaa.errors import UsageError
 
-
-class Stage(StrEnum):
-    """The stages in order; each one runs those before it where they are not up to date."""
-
-    FACES = "faces"
-    TOWER = "tower"
-    CONVERSATIONS = "conversations"
-    MLLM = "mllm"
-    MINE = "mine"
-    MIDS = "mids"
-    ALL = "all"
+if TYPE_CHECKING:
+    from ffaa.stages import Stages
 
 
-def train(
-    stage: Annotated[Stage, typer.Argument(help="How far to go; 'all' also packs the model folder.")],
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, see recipes/.")],
-    data: Annotated[Path | None, typer.Option(help="Folder that the recipe's manifest lies in.")] = None,
+app = typer.Typer(
+    help="Train a model stage by stage, or a baseline. What is up to date is skipped; what was killed goes on.",
+    no_args_is_help=True,
+)
+app.command("baseline")(train_baseline.baseline)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, see recipes/.")]
+Data = Annotated[Path | None, typer.Option(help="Folder that the recipe's manifest lies in.")]
+Images = Annotated[Path | None, typer.Option(help="Of a recipe with a base: the built set of the rows.")]
+Run = Annotated[Path | None, typer.Option(help="Where to work; default runs/NAME.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch chooses.")]
+
+
+@app.command("faces")
+def faces(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threads = 0) -> None:
+    """Find the faces of the recipe's photos."""
+    _train("faces", recipe, data, run, threads)
+
+
+@app.command("tower")
+def tower(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threads = 0) -> None:
+    """Train the vision tower, after the stage before it."""
+    _train("tower", recipe, data, run, threads)
+
+
+@app.command("conversations")
+def conversations(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threads = 0) -> None:
+    """Write the conversations to learn from, after the stages before."""
+    _train("conversations", recipe, data, run, threads)
+
+
+@app.command("mllm")
+def mllm(
+    recipe: RecipeFile,
+    data: Data = None,
     rows: Annotated[
         Path | None, typer.Option(help="Of a recipe with a base: rows of `ffaa vqa`, plain or exported.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Of a recipe with a base: the built set of the rows.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Where to work; default runs/NAME.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The model folder that 'all' writes; default RUN/model.")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch chooses.")] = 0,
+    images: Images = None,
+    run: Run = None,
+    threads: Threads = 0,
 ) -> None:
-    """Train a model. A stage that is up to date is skipped; a killed one goes on where it stopped.
+    """Train the MLLM, after the stages before; of a recipe with a base (LLaVA), tune it.
 
-    A recipe with a base (LLaVA): ffaa train mllm RECIPE --rows ROWS --images SET, also under torchrun or accelerate;
-    after ffaa mine, ffaa train mids RECIPE --images SET.
+    A base: ffaa train mllm RECIPE --rows ROWS --images SET, also under torchrun or accelerate.
     """
+    _train("mllm", recipe, data, run, threads, rows=rows, images=images)
+
+
+@app.command("mine")
+def mine(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threads = 0) -> None:
+    """Collect the MLLM's answers that MIDS learns from, after the stages before; of a base: ffaa mine."""
+    _train("mine", recipe, data, run, threads)
+
+
+@app.command("mids")
+def mids(recipe: RecipeFile, data: Data = None, images: Images = None, run: Run = None, threads: Threads = 0) -> None:
+    """Train MIDS, after the stages before; of a base, after ffaa mine: ffaa train mids RECIPE --images SET."""
+    _train("mids", recipe, data, run, threads, images=images)
+
+
+@app.command("all")
+def all_stages(
+    recipe: RecipeFile,
+    data: Data = None,
+    run: Run = None,
+    out: Annotated[Path | None, typer.Option(help="The model folder to write; default RUN/model.")] = None,
+    threads: Threads = 0,
+) -> None:
+    """Run every stage and pack the model folder.
+
+    Ends with the recipe's benchmark (`evaluate`), prints its figures and leaves them in RUN/evaluation.json.
+    """
+    _train("all", recipe, data, run, threads, out=out)
+
+
+def _train(
+    stage: str,
+    recipe: Path,
+    data: Path | None,
+    run: Path | None,
+    threads: int,
+    rows: Path | None = None,
+    images: Path | None = None,
+    out: Path | None = None,
+) -> None:
     with needs("train"):
         from ffaa.recipe import load_recipe
         from ffaa.stages import Stages, tune_base
@@ -53,10 +113,10 @@ def train(
     folder = run or Path("runs") / settings.name
     if settings.base:
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        if stage is Stage.MLLM and rows is not None and images is not None:
+        if stage == "mllm" and rows is not None and images is not None:
             with needs("train"):
                 tune_base(settings, rows, images, folder, shlex.join(["ffaa", *sys.argv[1:]]))
-        elif stage is Stage.MIDS and images is not None:
+        elif stage == "mids" and images is not None:
             with needs("train"):
                 Stages(settings, images, folder).mids()
         else:
@@ -69,7 +129,19 @@ def train(
         raise UsageError("--data is missing; it names the folder that holds the recipe's manifest")
     stages = Stages(settings, data, folder)
     with needs("train"):
-        if stage is Stage.ALL:
-            stages.pack(out or folder / "model")
+        if stage == "all":
+            _all(stages, out or folder / "model")
         else:
-            getattr(stages, stage.value)()
+            getattr(stages, stage)()
+
+
+def _all(stages: Stages, out: Path) -> None:
+    from ffaa.eval.benchmark import load_bench
+    from ffaa.eval.cached import evaluate
+    from ffaa.eval.evaluation import table
+
+    settings = stages.recipe.evaluate
+    bench = None if settings is None else load_bench(settings)  # what is wrong with it is said before the training
+    stages.pack(out)
+    if bench is not None:
+        typer.echo(table(evaluate(stages, bench)))

@@ -146,11 +146,12 @@ def train_sample(
     blend: float = 0.0,
     decode: float = 0.0,
     colours: Row | None = None,
+    strength: float = 1.0,
 ) -> Sample:
     """An augmented training crop.
 
     blend, decode: the shares of real photos that become forgeries, self-blended or with the traces of a decoder.
-    colours: a row whose look the crop takes on, more or less.
+    colours: a row whose look the crop takes on, more or less. strength: see `augmentation`.
     """
     photo = read_photo(root, row)
     region = _train_region(row, rng)
@@ -176,7 +177,7 @@ def train_sample(
     if rng.random() < 0.5:
         face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
         left, right = size - right, size - left
-    transform = augmentation(size)
+    transform = augmentation(size, strength)
     seed_each(transform, rng)
     cells: np.ndarray = np.full((7, 7), -1, np.float32)
     if mask is None:

@@ -1,68 +1,52 @@
-"""A benchmark: a manifest's photos, one Verdict each, figures per test set, in domain and pooled."""
+"""A benchmark: which photos of which manifests, and how they are grouped."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import logging
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from ffaa.assistant import Assistant
 from ffaa.data import manifest
 from ffaa.data.build import rows_of_csv
-from ffaa.data.crops import read_photo
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError
-from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
 from ffaa.settings import load_yaml
-from ffaa.types import Analysis, Answer, Difficulty, ForgeryType, Label, Record, Verdict
-from ffaa.vqa.conversation import resume_jsonl
-
-log = logging.getLogger(__name__)
+from ffaa.types import Label
 
 
 class BenchRecipe(BaseModel):
-    """Which photos of a manifest, and how they are grouped."""
+    """Which photos of one or more manifests, and how they are grouped.
+
+    A manifest is a CSV of photos, or a set of `ffaa data build` (its folder or file), relative to --data.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    manifest: str = "manifest.csv"
+    about: str = Field("", description="shown with the table")
+    manifest: str | tuple[str, ...] = "manifest.csv"
     in_domain: str = Field("test", description="the split reported as in domain")
+    in_domain_name: str = Field("in domain", description="what its pool is called")
     open_world: str = Field("bench", description="the split whose sets are pooled as ALL")
+    validation: str | None = Field(None, description="the split that one threshold for all sets is chosen on")
     per_class: int | None = Field(None, ge=1, description="at most this many photos per open-world set and label")
     in_domain_per_class: int | None = Field(None, ge=1, description="the same for every in-domain set and label")
+    in_domain_count: int | None = Field(None, ge=1, description="this many in-domain photos, whatever set and label")
+    validation_per_class: int | None = Field(None, ge=1, description="the same for every validation set and label")
+    counts: dict[str, dict[Label, PositiveInt]] = Field(
+        default_factory=dict, description="open-world set -> label -> photos, exactly; other sets are left out"
+    )
+    size: int = Field(224, ge=32, description="side of the face crop that all detectors see, pixels")
     seed: int = 0
 
-
-class Outcome(Record):
-    """One photo: what is true, what the assistant and the tower alone say."""
-
-    path: str
-    sha256: str
-    split: str
-    test_set: str
-    label: Label
-    forgery_type: ForgeryType
-    said: Label
-    said_type: ForgeryType | None
-    forgery_score: float
-    match_score: float
-    difficulty: Difficulty
-    anchor: Label | None
-    tower_score: float | None
-    tower_type: ForgeryType | None
-    whole_image: bool
-    unparsed: int
+    @model_validator(mode="after")
+    def _own_splits(self) -> BenchRecipe:
+        if len({self.in_domain, self.open_world, self.validation}) < 3:
+            raise ValueError("in_domain, open_world and validation are three different splits")
+        return self
 
 
 def load_bench(path: Path) -> BenchRecipe:
@@ -70,197 +54,83 @@ def load_bench(path: Path) -> BenchRecipe:
     return load_yaml(path, BenchRecipe)
 
 
+def read_rows(recipe: BenchRecipe, data: Path) -> list[Row]:
+    """All rows of the recipe's manifests; paths and shards are relative to `data`. Raises InputError."""
+    names = (recipe.manifest,) if isinstance(recipe.manifest, str) else recipe.manifest
+    return [row for name in names for row in _rows(data, name)]
+
+
+def _rows(data: Path, name: str) -> Iterator[Row]:
+    file = data / name
+    plain = file.suffix == ".csv"
+    folder = Path(name) if file.is_dir() else Path(name).parent
+    for row in rows_of_csv(file) if plain else manifest.scan(file):
+        if plain or row.size:  # without crops, a built manifest's paths are relative to the photos' folder already
+            place = "shard" if row.shard else "path"
+            row = row.model_copy(update={place: (folder / getattr(row, place)).as_posix()})
+        yield row
+
+
 def sample(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
-    """The rows to analyse: all in-domain ones, and a seeded draw per open-world set and label."""
-    limits = {recipe.in_domain: recipe.in_domain_per_class, recipe.open_world: recipe.per_class}
-    chosen = [r for r in rows if r.split == recipe.in_domain and limits[r.split] is None]
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        if row.split == recipe.open_world or (row.split == recipe.in_domain and limits[row.split] is not None):
-            groups.setdefault((row.test_set, row.label.value, row.split), []).append(row)
-    for key in sorted(groups):
-        rng = np.random.default_rng((recipe.seed, *key[0].encode(), *key[1].encode()))
-        group = groups[key]
-        order = rng.permutation(len(group))[: limits[key[2]] or len(group)]
-        chosen += [group[i] for i in sorted(order)]
+    """The rows to judge: in domain, open world, validation; where there is a limit, a seeded draw per set and label.
+
+    Raises InputError when a set has fewer photos than `counts` or `in_domain_count` ask for.
+    """
+    chosen = _in_domain(recipe, rows)
+    chosen += _counted(recipe, rows) if recipe.counts else _drawn(recipe, rows, recipe.open_world, recipe.per_class)
+    if recipe.validation is not None:
+        chosen += _drawn(recipe, rows, recipe.validation, recipe.validation_per_class)
     return chosen
 
 
-@torch.inference_mode()
-def _tower(assistant: Assistant, analysis: Analysis) -> tuple[float | None, ForgeryType | None]:
-    heads = assistant.engine.heads
-    if heads is None:
-        return None, None
-    last, previous = assistant.engine.encode(analysis.faces[0].image).layers
-    scores, kinds = heads.opinion((previous.cpu(), last.cpu()))
-    return scores[0], kinds[0]
+def _in_domain(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
+    own = [row for row in rows if row.split == recipe.in_domain]
+    if recipe.in_domain_count is not None:
+        if len(own) < recipe.in_domain_count:
+            raise InputError(
+                f"{recipe.in_domain_name}: {recipe.in_domain_count} photos wanted, the split '{recipe.in_domain}' has "
+                f"{len(own)}; build a larger one, or lower in_domain_count"
+            )
+        return _draw(own, recipe.in_domain_count, (recipe.seed, *recipe.in_domain_name.encode()))
+    if recipe.in_domain_per_class is None:
+        return own
+    return _drawn(recipe, rows, recipe.in_domain, recipe.in_domain_per_class)
 
 
-def run(recipe: BenchRecipe, data: Path, assistant: Assistant, records: Path) -> list[Outcome]:
-    """Analyse every sampled photo; `records` (JSON Lines) keeps them, so a killed run goes on where it stopped.
-
-    A photo without a face is analysed as a whole image, as a user would after the message. Raises InputError when a
-    photo cannot be read.
-    """
-    file = data / recipe.manifest
-    todo = sample(recipe, rows_of_csv(file) if file.suffix == ".csv" else manifest.read(file))
-    done = resume_jsonl(records, Outcome)
-    if [o.path for o in done] != [r.path for r in todo[: len(done)]]:
-        raise InputError(f"{records}: holds another run; remove it or name another file")
-    rest = todo[len(done) :]
-    records.parent.mkdir(parents=True, exist_ok=True)
-    root = file if file.is_dir() else file.parent
-    with records.open("a", encoding="utf-8") as log_file:
-        for row, analysis in zip(rest, _analyses(assistant, root, rest), strict=True):
-            verdict = analysis.verdicts[0]
-            tower = _tower(assistant, analysis)
-            outcome = _outcome(row, verdict, *tower)
-            done.append(outcome)
-            log_file.write(outcome.model_dump_json() + "\n")
-            log_file.flush()
-            if len(done) % 100 == 0:
-                log.info("%d of %d photos", len(done), len(todo))
-    return done
+def _drawn(recipe: BenchRecipe, rows: Sequence[Row], split: str, limit: int | None) -> list[Row]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.split == split:
+            groups.setdefault((row.test_set, row.label.value), []).append(row)
+    return [row for key in sorted(groups) for row in _draw(groups[key], limit, _seed(recipe, *key))]
 
 
-def _analyses(assistant: Assistant, root: Path, rows: Sequence[Row]) -> Iterator[Analysis]:
-    """Photos go through detection; rows that are face crops already are taken whole."""
-    if any(row.size for row in rows):
-        for row in rows:
-            yield assistant.analyze(read_photo(root, row), whole_image=bool(row.size))
-        return
-    paths = [str(root / row.path) for row in rows]
-    for path, found in zip(paths, assistant.analyze_many(paths), strict=True):
-        if not isinstance(found, Analysis):
-            raise InputError(found.message)
-        yield found if found.verdicts else assistant.analyze(path, whole_image=True)
+def _counted(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
+    groups: dict[tuple[str, Label], list[Row]] = {}
+    for row in rows:
+        if row.split == recipe.open_world:
+            groups.setdefault((row.test_set, row.label), []).append(row)
+    wanted = {(name, label): n for name, of in recipe.counts.items() for label, n in of.items()}
+    short = [
+        f"{name} has {len(groups.get((name, label), []))} {label.value} of {n}"
+        for (name, label), n in wanted.items()
+        if len(groups.get((name, label), [])) < n
+    ]
+    if short:
+        raise InputError(f"too few photos: {', '.join(short)}; add photos to these sets, or lower `counts`")
+    return [row for key, n in wanted.items() for row in _draw(groups[key], n, _seed(recipe, key[0], key[1].value))]
 
 
-def _outcome(row: Row, verdict: Verdict, score: float | None, kind: ForgeryType | None) -> Outcome:
-    anchor = verdict.answers[0]
-    return Outcome(
-        path=row.path, sha256=verdict.source.sha256 or row.sha256, split=row.split, test_set=row.test_set,
-        label=row.label,
-        forgery_type=row.forgery_type, said=verdict.label, said_type=verdict.forgery_type,
-        forgery_score=verdict.forgery_score, match_score=verdict.match_score, difficulty=verdict.difficulty,
-        anchor=anchor.result if isinstance(anchor, Answer) else None, tower_score=score, tower_type=kind,
-        whole_image=verdict.crop.whole_image, unparsed=sum(not isinstance(a, Answer) for a in verdict.answers),
-    )  # fmt: skip
+def _seed(recipe: BenchRecipe, name: str, label: str) -> tuple[int, ...]:
+    return (recipe.seed, *name.encode(), *label.encode())
 
 
-def summarise(recipe: BenchRecipe, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Figures per set: {'sets': {name: {...}}, 'pools': {'in domain', 'ALL'}, 'sacc': {...}, 'sample': hash}."""
-    sets: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        prefix = "in domain/" if outcome.split == recipe.in_domain else ""
-        sets.setdefault(prefix + outcome.test_set, []).append(outcome)
-    pools = {
-        "in domain": [o for o in outcomes if o.split == recipe.in_domain],
-        "ALL": [o for o in outcomes if o.split == recipe.open_world],
-    }
-    pools = {name: found for name, found in pools.items() if found}
-    figures = {name: _figures(found) for name, found in (*sets.items(), *pools.items())}
-    spread = [name for name in sets if not name.startswith("in domain/")] + ["in domain"] * ("in domain" in pools)
-    return {
-        "sets": {name: figures[name] for name in sets},
-        "pools": {name: figures[name] for name in pools},
-        "sacc": {row: sacc([figures[name][row].acc for name in spread]) for row in figures[spread[0]] if row in ROWS},
-        "sample_sha256": hashlib.sha256("\n".join(o.sha256 for o in outcomes).encode()).hexdigest(),
-    }
+def _draw(rows: Sequence[Row], limit: int | None, seed: tuple[int, ...]) -> list[Row]:
+    """At most `limit` rows, in their order. The seed holds the set's name: no set's draw depends on another's size."""
+    order = np.random.default_rng(seed).permutation(len(rows))[: limit or len(rows)]
+    return [rows[i] for i in sorted(order)]
 
 
-ROWS = ("ffaa", "anchor only", "tower")
-
-
-def _figures(found: Sequence[Outcome]) -> dict[str, Any]:
-    truth = [o.label is Label.FAKE for o in found]
-    figures: dict[str, Any] = {
-        "ffaa": set_metrics(truth, [o.said is Label.FAKE for o in found], [o.forgery_score for o in found])
-    }
-    anchored = [o for o in found if o.anchor is not None]
-    if anchored:
-        says = [o.anchor is Label.FAKE for o in anchored]
-        figures["anchor only"] = set_metrics([o.label is Label.FAKE for o in anchored], says, [float(s) for s in says])
-    towered = [o for o in found if o.tower_score is not None]
-    if towered:
-        scores = [o.tower_score or 0.0 for o in towered]
-        figures["tower"] = set_metrics([o.label is Label.FAKE for o in towered], [s > 0.5 for s in scores], scores)
-    for level in Difficulty:
-        part = [o for o in found if o.difficulty is level]
-        figures[level.value] = {
-            "count": len(part),
-            "acc": float(np.mean([o.said is o.label for o in part])) if part else None,
-            "anchor_acc": float(np.mean([o.anchor is o.label for o in part])) if part else None,
-        }
-    caught = [o for o in found if o.label is Label.FAKE and o.said is Label.FAKE]
-    fakes = [o for o in found if o.label is Label.FAKE]
-    figures["type_acc"] = float(np.mean([o.said_type is o.forgery_type for o in found]))
-    figures["type_acc_of_fakes"] = float(np.mean([o.said_type is o.forgery_type for o in fakes])) if fakes else None
-    figures["type_acc_of_caught"] = float(np.mean([o.said_type is o.forgery_type for o in caught])) if caught else None
-    figures["confusion"] = {f"{a} -> {b}": n for (a, b), n in sorted(Counter(
-        (o.forgery_type.value, o.said_type.value if o.said_type else "none") for o in found).items())}  # fmt: skip
-    figures["whole_image"] = sum(o.whole_image for o in found)
-    figures["unparsed_answers"] = sum(o.unparsed for o in found)
-    return figures
-
-
-def result(
-    recipe: BenchRecipe, outcomes: Sequence[Outcome], assistant: Assistant, command: str, started: float
-) -> dict:
-    """Everything a result file holds: figures, seeds, versions, weight hashes and the command."""
-    plain = summarise(recipe, outcomes)
-    return {
-        "recipe": recipe.model_dump(), "model": assistant.engine.name, "weights": assistant.engine.hashes,
-        "versions": assistant.versions, "seed": assistant.seed, "command": command, "photos": len(outcomes),
-        "seconds": round(time.time() - started, 1), **_plain(plain),
-    }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, SetMetrics):
-        return _plain(value.model_dump())
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def write_csv(path: Path, figures: dict[str, Any]) -> None:
-    """One line per set and row."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["set", "row", "real", "fake", "acc", "auc", "ap", "ece"])
-        for name, found in {**figures["sets"], **figures["pools"]}.items():
-            for row in ROWS:
-                if row in found:
-                    m = found[row]
-                    writer.writerow([name, row, m["real"], m["fake"], m["acc"], m["auc"], m["ap"], m["ece"]])
-
-
-def markdown(figures: dict[str, Any]) -> str:
-    """The table of a result, GitHub style."""
-
-    def show(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    lines = ["| set | real / fake | ACC | AUC | AP | tower ACC | tower AUC | type ACC | easy: n, ACC | hard: n, ACC |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for name, found in {**figures["sets"], **figures["pools"]}.items():
-        own, tower = found["ffaa"], found.get("tower", {})
-        lines.append(
-            f"| {name} | {own['real']} / {own['fake']} | {show(own['acc'])} | {show(own['auc'])} | {show(own['ap'])} "
-            f"| {show(tower.get('acc'))} | {show(tower.get('auc'))} | {show(found['type_acc'])} "
-            f"| {found['easy']['count']}, {show(found['easy']['acc'])} "
-            f"| {found['hard']['count']}, {show(found['hard']['acc'])} |"
-        )
-    return "\n".join(lines)
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """A result file. Raises InputError when it is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if {"sets", "pools"} <= found.keys():
-            return dict(found)
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise InputError(f"{path}: not a result of `ffaa bench run`")
+def sample_hash(hashes: Sequence[str]) -> str:
+    """sha256 over the sha256 of all photos, in order: names the sample."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 import numpy as np
@@ -89,18 +90,29 @@ def require_mesh() -> None:
         raise MissingExtraError("the face mesh needs the extra 'data'; run: pip install 'ffaa[data]'")
 
 
+def of_values(values: Mapping[str, float]) -> EvidenceRecord:
+    """The record that gave these values of `EvidenceRecord.values`; items without one are not measurable."""
+    items = {name: _told(name, measure, values.get(name), "not kept") for name, measure in MEASURES.items()}
+    return EvidenceRecord(items=items, versions={"evidence": VERSION})
+
+
 def strength(name: str, value: float) -> float:
     """How unusual a value is among training faces: 0 at their median, 1 beyond the outermost quantiles."""
     return float(abs(2 * np.interp(value, QUANTILES[name], LEVELS, left=0.0, right=1.0) - 1))
 
 
 def _item(name: str, measure: Measure, look: Look) -> EvidenceItem:
-    known = {"name": name, "unit": measure.unit, "method": measure.method, "region": measure.region}
     try:
         value = round(measure.function(look), 4)
-        if not np.isfinite(value):
-            raise NotMeasurableError("the value is not finite on this image")
     except NotMeasurableError as error:
-        return EvidenceItem(**known, value=None, reason=str(error))
+        return _told(name, measure, None, str(error))
+    finite = bool(np.isfinite(value))
+    return _told(name, measure, value if finite else None, "the value is not finite on this image")
+
+
+def _told(name: str, measure: Measure, value: float | None, reason: str) -> EvidenceItem:
+    known = {"name": name, "unit": measure.unit, "method": measure.method, "region": measure.region}
+    if value is None:
+        return EvidenceItem(**known, value=None, reason=reason)
     word = measure.words[int(np.searchsorted(measure.cuts, value))]
     return EvidenceItem(**known, value=value, word=word, strength=round(strength(name, value), 3))

@@ -114,15 +114,16 @@ def compare(found: Sequence[Decision], mined: Sequence[Mined]) -> dict[str, dict
             "images": len(part),
             "mids": float(np.mean([d.label is m.label for d, m in part])),
             "anchor": float(np.mean([m.results[0] is m.label for _, m in part])),
-            "majority": float(np.mean([_majority(m) is m.label for _, m in part])),
+            "majority": float(np.mean([majority(m.results) is m.label for _, m in part])),
         }
     return out
 
 
-def _majority(m: Mined) -> Label | None:
-    fake, real = (sum(r is label for r in m.results) for label in (Label.FAKE, Label.REAL))
+def majority(results: Sequence[Label | None]) -> Label | None:
+    """What most answers say; where votes are level what the anchor, the first, says (None: unread, no vote)."""
+    fake, real = (sum(r is label for r in results) for label in (Label.FAKE, Label.REAL))
     if fake == real:
-        return m.results[0]
+        return results[0]
     return Label.FAKE if fake > real else Label.REAL
 
 

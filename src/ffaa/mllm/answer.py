@@ -101,13 +101,20 @@ _NEGATION = re.compile(
 
 
 def format_answer(
-    description: str, reasoning: str, result: Label, probability: float, forgery_type: ForgeryType
+    description: str,
+    reasoning: str,
+    result: Label,
+    probability: float,
+    forgery_type: ForgeryType,
+    texts_kept: Collection[str] = TEXT_SECTIONS,
 ) -> str:
     """The five lines, no trailing newline. White space inside the two texts is collapsed so that each stays one line.
 
-    probability: in [0, 1], written with two decimals. Raises UsageError for an empty text or a probability outside.
+    probability: in [0, 1], written with two decimals. texts_kept: of 'description' and 'reasoning'; the others' lines
+    are left out (Fig. 3). Raises UsageError for an empty text that is kept or a probability outside.
     """
-    texts = {"description": _one_line(description), "reasoning": _one_line(reasoning)}
+    given = {"description": _one_line(description), "reasoning": _one_line(reasoning)}
+    texts = {name: text for name, text in given.items() if name in texts_kept}
     for name, text in texts.items():
         if not text:
             raise UsageError(f"an answer needs a non-empty {name}; give at least one word")
@@ -119,7 +126,7 @@ def format_answer(
         "probability": f"{probability:.2f}",
         "forgery_type": ForgeryType(forgery_type).value,
     }
-    return "\n".join(f"{key} {values[name]}" for name, key in KEYS.items())
+    return "\n".join(f"{key} {values[name]}" for name, key in KEYS.items() if name in values)
 
 
 def masked_text(answer: Answer) -> str:

@@ -6,7 +6,7 @@ model keeps the tokenisation it learnt and most steps are forced; between the ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ffaa.errors import UsageError
-from ffaa.mllm.answer import KEYS
+from ffaa.mllm.answer import KEYS, TEXT_SECTIONS
 from ffaa.types import ForgeryType, Label
 
 
@@ -47,19 +47,21 @@ class AnswerConstraint:
     """Lets through only tokens after which a strictly parseable answer is still possible.
 
     tokenizer: slow or fast; needs an EOS token. max_free_tokens: bound of each of the two texts, at least 2.
+    texts: which of the two are written, for a model that was tuned on answers without the others (Fig. 3).
     The answer may begin with one space (after 'ASSISTANT:'), as the model likes. Free text is printable, on one line,
     not blank, without special tokens and without tokens that are only a part of a character.
     `max_new_tokens` is the longest possible output, EOS included. Raises UsageError when the tokenizer cannot write
     the fixed text.
     """
 
-    def __init__(self, tokenizer: Any, max_free_tokens: int = 160) -> None:
+    def __init__(self, tokenizer: Any, max_free_tokens: int = 160, texts: Collection[str] = TEXT_SECTIONS) -> None:
         if max_free_tokens < 2:
             raise UsageError(f"max_free_tokens is {max_free_tokens}; it must be at least 2")
         if tokenizer.eos_token_id is None:
             raise UsageError("the tokenizer has no EOS token; set tokenizer.eos_token")
         self._tokenizer = tokenizer
         self.max_free_tokens = max_free_tokens
+        self._keys = [KEYS[name] for name in TEXT_SECTIONS if name in texts]
         self.eos_token_id = int(tokenizer.eos_token_id)
         self._texts = _token_texts(tokenizer)
         self._ids = {text: index for index, text in reversed(list(enumerate(self._texts))) if text}
@@ -78,7 +80,7 @@ class AnswerConstraint:
         )
         if not self._texts_first.any() or not self._texts_solid.any():
             raise UsageError("the tokenizer has no token that begins with a space; the five-line answer needs one")
-        self.max_new_tokens = _longest(self._start, {}) + 2 * max_free_tokens
+        self.max_new_tokens = _longest(self._start, {}) + len(self._keys) * max_free_tokens
 
     def start(self, n_rows: int) -> ConstraintState:
         """All rows before their first generated token."""
@@ -153,27 +155,30 @@ class AnswerConstraint:
 
     def _build(self) -> _Node:
         """The whole answer, from its end to its beginning."""
-        values = [
-            f"\n{KEYS['result']} {label.value}\n{KEYS['probability']} {hundredths / 100:.2f}"
+        following = [
+            f"{KEYS['result']} {label.value}\n{KEYS['probability']} {hundredths / 100:.2f}"
             f"\n{KEYS['forgery_type']} {kind.value}"
             for label in Label
             for hundredths in range(101)
             for kind in ForgeryType
             if (kind is ForgeryType.REAL) == (label is Label.REAL)
         ]
-        reasoning = self._free_node(values, self._done, end=[self.eos_token_id])
-        description = self._free_node([f"\n{KEYS['reasoning']}"], reasoning)
+        target, end = self._done, [self.eos_token_id]
+        for key in reversed(self._keys):
+            target, end = self._free_node([f"\n{text}" for text in following], target, end), []
+            following = [key]
         start = _Node()
-        for lead in ("", " "):
-            self._add(start, self._encode(lead + KEYS["description"], before=":"), description)
+        for text in following:
+            for lead in ("", " "):
+                self._add(start, self._encode(lead + text, before=":") + end, target)
         return start
 
-    def _free_node(self, fixed: list[str], target: _Node, end: list[int] | None = None) -> _Node:
+    def _free_node(self, fixed: list[str], target: _Node, end: list[int]) -> _Node:
         """Free text, then one of the `fixed` texts (each begins with a newline), then the tokens `end`."""
         node, after_newline = _Node(free=True), _Node()
         for text in fixed:
-            self._add(node, self._encode(text, before="x") + (end or []), target)
-            self._add(after_newline, self._encode(text[1:], before="x\n") + (end or []), target)
+            self._add(node, self._encode(text, before="x") + end, target)
+            self._add(after_newline, self._encode(text[1:], before="x\n") + end, target)
         for index, text in enumerate(self._texts):
             if text.endswith("\n") and _free(text[:-1]) and text[:-1].strip():
                 node.crossing[index] = after_newline

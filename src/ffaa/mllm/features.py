@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ffaa.data.crops import Sample, train_sample
+from ffaa.data.crops import Sample, plain_face, read_photo, train_sample
+from ffaa.data.faces import face_rect
+from ffaa.data.landmarks import landmarks
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError
-from ffaa.evidence.measure import View, measure
+from ffaa.evidence.examine import examine, examine_face
 from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
 from ffaa.mllm.tower_heads import TowerHeads
-from ffaa.types import Evidence
+from ffaa.types import Box
 from ffaa.vqa.conversation import read_jsonl, resume_jsonl
 from ffaa.vqa.generate import MeasuredFace
 
@@ -28,21 +30,33 @@ class FeatureRow(MeasuredFace):
 
 
 class _Samples(Dataset):
-    """Augmented crops with their evidence; which augmentation follows from (seed, variant, row) alone."""
+    """Crops with their evidence. Augmentation follows from (seed, variant, row) alone; blend None: there is none."""
 
     def __init__(
-        self, root: Path, rows: Sequence[Row], jobs: list[tuple[int, int]], size: int, blend: float, seed: int
+        self, root: Path, rows: Sequence[Row], jobs: list[tuple[int, int]], size: int, blend: float | None, seed: int
     ):
         self.root, self.rows, self.jobs, self.size, self.blend, self.seed = root, rows, jobs, size, blend, seed
 
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, index: int) -> tuple[Sample, list[Evidence]]:
+    def __getitem__(self, index: int) -> tuple[Sample, dict[str, float]]:
         variant, row = self.jobs[index]
+        if self.blend is None:
+            return _plain_sample(self.root, self.rows[row], self.size)
         rng = np.random.default_rng((self.seed, 2, variant, row))
         sample = train_sample(self.root, self.rows[row], self.size, rng, self.blend)
-        return sample, measure(View(sample.image, sample.rect))
+        left, top, right, bottom = sample.rect
+        points = landmarks(sample.image, Box(left=left, top=top, right=right, bottom=bottom))
+        return sample, examine(sample.image, points).values
+
+
+def _plain_sample(root: Path, row: Row, size: int) -> tuple[Sample, dict[str, float]]:
+    """The crop that `analyze` makes, with what it measures there."""
+    face = plain_face(read_photo(root, row), row, size)
+    unknown = np.full((7, 7), -1, np.float32)
+    sample = Sample(face.image, row.label, row.forgery_type, unknown, face_rect(face.crop, face.box))
+    return sample, examine_face(face).values
 
 
 def compute(
@@ -53,13 +67,15 @@ def compute(
     root: Path,
     rows: Sequence[Row],
     variants: Sequence[int],
-    blend: float,
+    blend: float | None,
     seed: int,
     batch: int = 32,
     workers: int = 2,
+    dtype: type[np.floating] = np.float16,
 ) -> tuple[np.ndarray, list[FeatureRow]]:
-    """(float16 (N, 2, 1 + 49, C), rows), N = len(rows) * len(variants), variant by variant.
+    """(`dtype` (N, 2, 1 + 49, C), rows), N = len(rows) * len(variants), variant by variant.
 
+    blend: share of real photos that are self-blended; None: crops as `analyze` makes them, without augmentation.
     Stored as folder/name.npy and folder/name.jsonl; a killed run goes on behind the last whole batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +83,7 @@ def compute(
     shape = (len(jobs), 2, 1 + 49, tower.config.hidden_size)
     array_file, rows_file = folder / f"{name}.npy", folder / f"{name}.jsonl"
     done = resume_jsonl(rows_file, FeatureRow, batch) if array_file.exists() else []
-    array = np.lib.format.open_memmap(array_file, "r+" if done else "w+", np.float16, None if done else shape)
+    array = np.lib.format.open_memmap(array_file, "r+" if done else "w+", dtype, None if done else shape)
     if array.shape != shape:
         raise InputError(f"{array_file}: made for other settings; remove it and {rows_file.name}")
     rest = _Samples(root, rows, jobs[len(done) :], tower.config.image_size, blend, seed)
@@ -76,15 +92,14 @@ def compute(
         for part in loader:
             start = len(done)
             hidden = tower(pixel_tensor([sample.image for sample, _ in part])).hidden_states
-            array[start : start + len(part)] = torch.stack(hidden, 1).half().numpy()
+            array[start : start + len(part)] = torch.stack(hidden, 1).numpy()
             array.flush()
             scores, kinds = heads.opinion(hidden)
             told = zip(jobs[start:], part, scores, kinds, strict=False)
-            for (variant, i), (sample, evidence), score, kind in told:
+            for (variant, i), (sample, values), score, kind in told:
                 found = FeatureRow(
                     image=rows[i].path, sha256=rows[i].sha256, variant=variant, label=sample.label,
-                    forgery_type=sample.forgery_type, regions=rows[i].regions, evidence=evidence, tower_score=score,
-                    tower_type=kind,
+                    forgery_type=sample.forgery_type, values=values, tower_score=score, tower_type=kind,
                 )  # fmt: skip
                 done.append(found)
                 file.write(found.model_dump_json() + "\n")

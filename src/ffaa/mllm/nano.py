@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from ffaa.evidence.measure import MEASURES
+from ffaa.evidence.examine import MEASURES
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
+from ffaa.vqa.sentences import UNSEEN, read_items
 from ffaa.vqa.trace import all_words
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
@@ -33,7 +34,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
     Every measured word (`<sharpness:soft>`) is one token of its own.
     """
-    words = [f"<{name}:{word}>" for name, measure in MEASURES.items() for word in measure.words]
+    words = [f"<{name}:{word}>" for name in read_items() for word in (*MEASURES[name].words, UNSEEN)]
     words += [f"<{name}:{word}>" for name, word in all_words()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -5,7 +5,7 @@ The published sizes are tuned from images: `ffaa.mllm.tune`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
 
 from ffaa.errors import UsageError
-from ffaa.mllm.answer import format_answer
+from ffaa.mllm.answer import TEXT_SECTIONS, format_answer
 from ffaa.mllm.llava_import import image_features
 from ffaa.mllm.template import ChatTemplate
 from ffaa.vqa.conversation import Conversation
@@ -54,12 +54,19 @@ class MllmArgs(BaseModel):
 
 
 def encode(
-    tokenizer: Any, template: ChatTemplate, conversation: Conversation, image_tokens: int
+    tokenizer: Any,
+    template: ChatTemplate,
+    conversation: Conversation,
+    image_tokens: int,
+    texts: Collection[str] = TEXT_SECTIONS,
 ) -> tuple[list[int], list[int]]:
-    """(input ids, labels) of one conversation: labels are -100 everywhere but on the answer's tokens (Eq. 2)."""
+    """(input ids, labels) of one conversation: labels are -100 everywhere but on the answer's tokens (Eq. 2).
+
+    texts: which of its two texts the answer holds.
+    """
     answer = format_answer(
         conversation.description, conversation.reasoning, conversation.label, conversation.probability,
-        conversation.forgery_type,
+        conversation.forgery_type, texts,
     )  # fmt: skip
     return encode_answer(tokenizer, template, conversation.question, conversation.evidence, answer, image_tokens)
 
@@ -111,9 +118,9 @@ class ConversationData(Dataset):
 
     def __init__(
         self, conversations: Sequence[Conversation], features: np.ndarray, rows: Sequence[int], tokenizer: Any,
-        template: ChatTemplate,
+        template: ChatTemplate, texts: Collection[str] = TEXT_SECTIONS,
     ):  # fmt: skip
-        self.encoded = [encode(tokenizer, template, c, features.shape[-2]) for c in conversations]
+        self.encoded = [encode(tokenizer, template, c, features.shape[-2], texts) for c in conversations]
         self.features, self.rows = features, rows
 
     def __len__(self) -> int:

@@ -39,7 +39,9 @@ class TowerArgs(BaseModel):
     blend: float = Field(0.25, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
     decode: float = Field(0.0, ge=0, le=1, description="share of real photos that get the traces of a decoder")
     colours: float = Field(0.0, ge=0, le=1, description="share of samples that take on the look of another photo")
+    strength: float = Field(1.0, ge=0, le=2, description="of the augmentations that take traces away: their shares")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
+    without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
     bf16: bool = True
     workers: int = Field(2, ge=0)
@@ -61,7 +63,7 @@ class _Samples(Dataset):
         rng = np.random.default_rng((self.seed, 1, index))
         colours = self.rows[int(rng.integers(len(self.rows)))] if rng.random() < self.args.colours else None
         row, args = self.rows[order[place]], self.args
-        sample = train_sample(self.root, row, self.size, rng, args.blend, args.decode, colours)
+        sample = train_sample(self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength)
         return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
 
 
@@ -100,6 +102,7 @@ def train_tower(
     tower = tower.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     heads = TowerHeads(tower.config.hidden_size)
     train = [r for r in rows if r.split == "train" and not held_for_mids(r, held)]
+    train = [r for r in train if r.dataset not in args.without]
     val = [r for r in rows if r.split == "val"]
     train += [r for r in train if r.dataset in args.double and r.label is Label.REAL]
     steps_per_epoch = len(train) // args.batch

@@ -16,7 +16,8 @@ T = TypeVar("T", bound=Record)
 
 class Conversation(Record):
     """`image` is the manifest path. `evidence`: measure -> word. `variant` seeds the augmentation the evidence was
-    measured on. `hypothesis` is what the question presumes, None for a non-hypothetical one.
+    measured on. `hypothesis` is what the question presumes, None for a non-hypothetical one. `label` and
+    `forgery_type` are what the answer says.
     The five lines are made of description, reasoning, label, probability and forgery_type where they are learnt.
     `links`: for every sentence of the answer's text, the evidence or manifest field it rests on.
     """

@@ -37,7 +37,7 @@ def with_hypotheses(rows: Iterable[VqaRow], prompts: Mapping[Label, Sequence[str
     for row in rows:
         key = zlib.crc32(f"{row.sha256} {row.image} {row.teacher} {row.seed}".encode())
         rng = np.random.default_rng((seed, key))
-        hypothesis = draw_hypothesis(row.label, False, 0.0, rng)
+        hypothesis = draw_hypothesis(row.label, rng)
         if row.hypothesis is None and hypothesis is not None:
             asked = prompts[hypothesis]
             question = asked[int(rng.integers(len(asked)))]

@@ -11,18 +11,33 @@ from ffaa.types import Label
 HYPOTHETICAL_SHARE = 1 / 3
 
 
-def draw_hypothesis(label: Label, resist: bool, contrary: float, rng: np.random.Generator) -> Label | None:
+def draw_hypothesis(label: Label, rng: np.random.Generator) -> Label | None:
     """The hypothesis of one conversation, None for a non-hypothetical prompt.
 
-    The paper's rule: a third of the conversations presume what is true. A small language model that only ever sees
-    true hypotheses learns to repeat them, and then no face is ever Easy. So where `resist` holds (the evidence on this
-    face is strong), a share `contrary` of the hypotheses presume the opposite, and the answer still states the truth.
+    The paper's rule: a third presume what is true.
+    """
+    return label if rng.random() < HYPOTHETICAL_SHARE else None
+
+
+def draw_weighed(
+    label: Label, fake: float, resist: float, contrary: float, rng: np.random.Generator
+) -> tuple[Label | None, Label]:
+    """(hypothesis or None, what the answer determines) of one of nano's conversations.
+
+    A small language model that only ever sees true hypotheses learns to ignore or to repeat them; then all faces are
+    Easy, or none. nano is taught when to hold to what is seen: `fake`, the tower's tempered score in [0, 1], is sure
+    where it is at least `resist` for one side. Then a share `contrary` of the hypotheses presume the opposite and the
+    answer still states the truth; a face whose truth the tower is surely wrong on gets none. Where the tower is not
+    sure, the same share presume the opposite and the answer argues for what is presumed: MIDS, not the language model,
+    decides such a face. Non-hypothetical prompts are always answered with the truth.
     """
     if rng.random() >= HYPOTHETICAL_SHARE:
-        return None
-    if resist and rng.random() < contrary:
-        return label.opposite
-    return label
+        return None, label
+    sure = max(fake, 1 - fake) >= resist
+    if sure and (fake >= 0.5) is not (label is Label.FAKE):
+        return None, label
+    hypothesis = label.opposite if rng.random() < contrary else label
+    return hypothesis, label if sure else hypothesis
 
 
 def hypothesis_rows(hypotheses: Sequence[Label | None], seed: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ffaa.types import ForgeryType
+from ffaa.types import EvidenceRecord, ForgeryType
 
 _CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
@@ -37,6 +37,22 @@ def sentence_file() -> dict[str, Any]:
 def lean_file() -> dict[str, dict[str, dict[str, float]]]:
     """prompts/leans.yaml: forgery type or method -> item -> word -> ln P(word | forged so) / P(word | real)."""
     return read_prompt("leans.yaml")
+
+
+UNSEEN = "unseen"
+
+
+@cache
+def read_items() -> tuple[str, ...]:
+    """The items that a model reads beside the face: all that the sentences speak of, but for those that need the
+    photo's own pixels, which an augmented crop has lost."""
+    names = [name for part in ("describe", "reason") for name in sentence_file()[part]]
+    return tuple(name for name in names if not name.startswith("jpeg_"))
+
+
+def read_words(record: EvidenceRecord) -> dict[str, str]:
+    """item -> word of `read_items`, 'unseen' where it could not be measured."""
+    return {name: record.word(name) or UNSEEN for name in read_items()}
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ffaa.errors import WeightsError
+from ffaa.errors import UsageError, WeightsError
 
 
 class BasicBlock(nn.Module):
@@ -64,6 +64,13 @@ DEPTHS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
 }
 
 
+def blocks_of(depth: int) -> tuple[Block, tuple[int, int, int, int]]:
+    """The kind of block and the number of them per stage. Raises UsageError for another depth."""
+    if depth not in DEPTHS:
+        raise UsageError(f"there is no ResNet of depth {depth}; give one of {', '.join(map(str, DEPTHS))}")
+    return DEPTHS[depth]
+
+
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     """The 1x1 projection of a shortcut whose sizes differ; None where they do not."""
     if stride == 1 and inputs == outputs:
@@ -92,7 +99,7 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: int = 34, num_classes: int | None = 1000):
         super().__init__()
-        block, blocks = DEPTHS[depth]
+        block, blocks = blocks_of(depth)
         self.width = 512 * block.expansion
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

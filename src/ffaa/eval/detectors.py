@@ -1,0 +1,205 @@
+"""Detectors behind one protocol: faces in, what is said of each out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from ffaa.assistant import Assistant, choose_device
+from ffaa.data.faces import resize_square
+from ffaa.errors import UsageError
+from ffaa.mids.train import majority
+from ffaa.types import Answer, Difficulty, Face, ForgeryType, Label, Record
+from ffaa.weights import MODEL_FILE, model_names
+
+UNSURE = 0.5  # the score of a face of which nothing could be read, and the usual threshold
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+class Says(Record):
+    """label: the determination, None where it could not be read. score: forgery score in [0, 1]."""
+
+    label: Label | None
+    score: float = Field(ge=0, le=1)
+
+
+class Judgement(Record):
+    """Of one face. says: row of the table -> what it says. Only with answers: the forgery type that the chosen one
+    names, difficulty, results of (anchor, positive, negative), None where one could not be read.
+
+    seconds: of the model, for one face of its batch.
+    """
+
+    says: dict[str, Says]
+    seconds: float
+    said_type: ForgeryType | None = None
+    difficulty: Difficulty | None = None
+    results: list[Label | None] = Field(default_factory=list)
+
+
+class About(Record):
+    """What a detector is. files: name -> sha256. threshold: that of its own validation, None where it has none."""
+
+    kind: Literal["ffaa", "baseline"]
+    files: dict[str, str]
+    image_size: int
+    parameters: int
+    device: str
+    threshold: float | None = None
+
+
+class Detector(Protocol):
+    """name: of its main row; `rows`: that and those of its parts."""
+
+    name: str
+    rows: tuple[str, ...]
+    about: About
+
+    def judge(self, faces: Sequence[Face]) -> list[Judgement]: ...
+
+
+class Ffaa:
+    """The assistant. Its rows: NAME (MIDS decides), NAME/anchor (the MLLM alone), NAME/majority (of the three
+    determinations), and NAME/tower where the model has a tower with a linear head."""
+
+    def __init__(self, assistant: Assistant, name: str = ""):
+        self._assistant, engine = assistant, assistant.engine
+        self.name = name or engine.name
+        parts = ["anchor", "majority"] + ["tower"] * (engine.heads is not None)
+        self.rows = (self.name, *(f"{self.name}/{part}" for part in parts))
+        modules = [engine.mllm.model, engine.mids] + ([] if engine.heads is None else [engine.heads])
+        sizes = {id(p): p.numel() for module in modules for p in module.parameters()}  # the trunk may be shared
+        self.about = About(
+            kind="ffaa", files=engine.hashes, image_size=engine.image_size, parameters=sum(sizes.values()),
+            device=str(engine.device),
+        )  # fmt: skip
+
+    def judge(self, faces: Sequence[Face]) -> list[Judgement]:
+        """What the assistant says of faces; each is resized to its image size."""
+        faces = [_resized(face, self.about.image_size) for face in faces]
+        started = time.perf_counter()
+        found = self._assistant.judge(faces)
+        seconds = (time.perf_counter() - started) / len(faces)
+        judgements = []
+        for face, judged in zip(faces, found, strict=True):
+            decision, anchor = judged.decision, judged.answers[0]
+            results = [a.result if isinstance(a, Answer) else None for a in judged.answers]
+            says = [
+                Says(label=None, score=UNSURE)
+                if decision is None
+                else Says(label=decision.label, score=decision.forgery_score),
+                stated(anchor if isinstance(anchor, Answer) else None),
+                _majority(results),
+            ]
+            chosen = None if decision is None else judged.answers[decision.chosen_index]
+            judgements.append(
+                Judgement(
+                    says=dict(zip(self.rows, says + self._tower(face), strict=True)),
+                    seconds=seconds,
+                    said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
+                    difficulty=judged.difficulty,
+                    results=results,
+                )
+            )
+        return judgements
+
+    @torch.inference_mode()
+    def _tower(self, face: Face) -> list[Says]:
+        engine = self._assistant.engine
+        if engine.heads is None:
+            return []
+        previous, last = engine.mllm.model.model.vision_tower(engine.pixels(face.image)).hidden_states
+        score = engine.heads.opinion((previous.cpu(), last.cpu()))[0][0]
+        return [Says(label=_label(score, UNSURE), score=score)]
+
+
+class Scorer(Protocol):
+    """What `ffaa.baselines.trained.load_trained` gives."""
+
+    name: str
+    files: dict[str, str]
+    image_size: int
+    parameters: int
+    device: str
+
+    @property
+    def threshold(self) -> float | None: ...
+
+    def scores(self, crops: Sequence[np.ndarray]) -> np.ndarray: ...
+
+
+class Baseline:
+    """A trained baseline: fake where its score is at least 0.5, as published."""
+
+    def __init__(self, trained: Scorer, name: str = ""):
+        self._trained, self.name = trained, name or trained.name
+        self.rows: tuple[str, ...] = (self.name,)
+        self.about = About(
+            kind="baseline", files=trained.files, image_size=trained.image_size, parameters=trained.parameters,
+            device=trained.device, threshold=trained.threshold,
+        )  # fmt: skip
+
+    def judge(self, faces: Sequence[Face]) -> list[Judgement]:
+        """The scores of face crops; the baseline resizes them as it was trained."""
+        started = time.perf_counter()
+        scores = [float(score) for score in self._trained.scores([face.image for face in faces])]
+        seconds = (time.perf_counter() - started) / len(faces)
+        return [Judgement(says={self.name: Says(label=_label(s, UNSURE), score=s)}, seconds=seconds) for s in scores]
+
+
+def load_detectors(given: Sequence[str], device: str) -> list[Detector]:
+    """One detector per `[NAME=]WHICH`: a registered model, a model's folder, or the folder of a trained baseline.
+
+    Raises UsageError for what is none of these, and where two have one name.
+    """
+    found: list[Detector] = []
+    for text in given:
+        head, _, tail = text.rpartition("=")
+        if head and not _NAME.fullmatch(head):
+            raise UsageError(f"detector '{text}': the name before '=' may hold letters, digits and . _ + -")
+        one = _load(tail, device, head)
+        if any(one.name == other.name for other in found):
+            raise UsageError(f"two detectors are called '{one.name}'; give another name: --detector NAME={tail}")
+        found.append(one)
+    return found
+
+
+def _load(which: str, device: str, name: str) -> Detector:
+    folder = Path(which)
+    if which in model_names() or not folder.is_dir() or (folder / MODEL_FILE).is_file():
+        return Ffaa(Assistant(which, device=device), name)  # says what is wrong where it is no model
+    from ffaa.baselines.trained import load_trained  # seven architectures that most runs do not need
+
+    return Baseline(load_trained(folder, str(choose_device(device))), name)
+
+
+def stated(answer: Answer | None) -> Says:
+    """An answer's determination; its score from the probability that it states of it."""
+    if answer is None:
+        return Says(label=None, score=UNSURE)
+    sure = 1.0 if answer.probability is None else answer.probability
+    return Says(label=answer.result, score=sure if answer.result is Label.FAKE else 1 - sure)
+
+
+def _majority(results: Sequence[Label | None]) -> Says:
+    """score: the share of answers that say fake, an unread one as half."""
+    scores = {Label.FAKE: 1.0, Label.REAL: 0.0, None: UNSURE}
+    return Says(label=majority(results), score=sum(scores[result] for result in results) / len(results))
+
+
+def _label(score: float, threshold: float) -> Label:
+    return Label.FAKE if score >= threshold else Label.REAL
+
+
+def _resized(face: Face, size: int) -> Face:
+    if face.image.shape[0] == size:
+        return face
+    return replace(face, image=resize_square(face.image, size), crop=face.crop.model_copy(update={"size": size}))

@@ -1,0 +1,216 @@
+"""What an evaluation of a run folder found: per photo, per set and pooled, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ffaa.eval import bootstrap
+from ffaa.eval.benchmark import BenchRecipe
+from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
+from ffaa.mids.decide import difficulty
+from ffaa.mids.train import majority
+from ffaa.types import Difficulty, ForgeryType, Label, Record
+
+Judged = Literal["ffaa", "anchor"]
+POOLS = ("in domain", "ALL")
+
+
+class Judgement(Record):
+    """One photo: what is true, and what is said of it. results: of the answers, anchor first, None for an unread one.
+
+    said, forgery_score: what MIDS chose, or, without MIDS, the anchor; None where no answer could be read.
+    anchor_score: the anchor's forgery score, from the probability that it states (0.5 for an unread one).
+    """
+
+    path: str
+    sha256: str
+    split: str
+    test_set: str
+    label: Label
+    forgery_type: ForgeryType
+    results: list[Label | None]
+    said: Label | None
+    said_type: ForgeryType | None
+    forgery_score: float | None
+    anchor_score: float
+    tower_score: float
+    tower_type: ForgeryType
+
+    @property
+    def right(self) -> bool:
+        return self.said is self.label
+
+
+class Hard(Record):
+    """ACC on Hard photos, and what MIDS gains over the anchor alone and over a majority vote, with 95 % intervals."""
+
+    count: int
+    mids: bootstrap.Estimate
+    anchor: bootstrap.Estimate
+    majority: bootstrap.Estimate
+    over_anchor: bootstrap.Paired
+    over_majority: bootstrap.Paired
+
+
+class Figures(Record):
+    """Of a set or a pool. rows: 'anchor only', 'tower' (its linear head), and with MIDS 'ffaa' and 'majority'. An
+    answer that cannot be read is wrong. easy, easy_acc, hard: None without MIDS or without such photos.
+    type_acc: forgery type, of all photos and of the forged ones alone. unparsed: answers."""
+
+    rows: dict[str, SetMetrics]
+    easy: int
+    easy_acc: float | None
+    hard: Hard | None
+    type_acc: float
+    type_acc_of_fakes: float | None
+    unparsed: int
+
+
+class Evaluation(Record):
+    """`evaluation.json`. judged: 'anchor' where there is no MIDS and the anchor answer alone was asked for.
+
+    pools: 'in domain', and 'ALL' of the open world. sacc: of every row, over the open-world sets and 'in domain'.
+    """
+
+    recipe: dict[str, Any]
+    bench: BenchRecipe
+    judged: Judged
+    command: str
+    seed: int
+    versions: dict[str, str]
+    hashes: dict[str, str]
+    sample_sha256: str
+    photos: int
+    sets: dict[str, Figures]
+    pools: dict[str, Figures]
+    sacc: dict[str, float]
+
+
+def main_row(judged: Judged) -> str:
+    """The row of `Figures.rows` that the model is judged by."""
+    return "ffaa" if judged == "ffaa" else "anchor only"
+
+
+def figures(found: Sequence[Judgement], judged: Judged, seed: int) -> Figures:
+    """The figures of some photos, at least one; seed: of the bootstrap."""
+    rows = {
+        "anchor only": _row(found, lambda j: j.results[0], lambda j: j.anchor_score),
+        "tower": _row(found, lambda j: Label.FAKE if j.tower_score > 0.5 else Label.REAL, lambda j: j.tower_score),
+    }
+    if judged == "ffaa":
+        own = _row(found, lambda j: j.said, lambda j: 0.5 if j.forgery_score is None else j.forgery_score)
+        rows = {"ffaa": own, **rows, "majority": _row(found, lambda j: majority(j.results), _share)}
+    fakes = [j for j in found if j.label is Label.FAKE]
+    easy = [j for j in found if difficulty(j.results) is Difficulty.EASY]
+    hard = [j for j in found if difficulty(j.results) is Difficulty.HARD]
+    with_mids = judged == "ffaa"
+    return Figures(
+        rows=rows,
+        easy=len(easy) if with_mids else 0,
+        easy_acc=float(np.mean([j.right for j in easy])) if easy and with_mids else None,
+        hard=_hard(hard, seed) if hard and with_mids else None,
+        type_acc=float(np.mean([j.said_type is j.forgery_type for j in found])),
+        type_acc_of_fakes=float(np.mean([j.said_type is j.forgery_type for j in fakes])) if fakes else None,
+        unparsed=sum(j.results.count(None) for j in found),
+    )
+
+
+def _row(
+    found: Sequence[Judgement], said: Callable[[Judgement], Label | None], score: Callable[[Judgement], float]
+) -> SetMetrics:
+    says = [said(j) for j in found]
+    return set_metrics(
+        [j.label is Label.FAKE for j in found],
+        [None if s is None else s is Label.FAKE for s in says],
+        [score(j) for j in found],
+    )
+
+
+def _share(j: Judgement) -> float:
+    """Share of the votes that say fake."""
+    votes = [r for r in j.results if r is not None]
+    return sum(r is Label.FAKE for r in votes) / len(votes) if votes else 0.5
+
+
+def resampled(found: Sequence[Judgement], seed: int) -> bootstrap.Weights:
+    """How often each photo is drawn in each resample; every set and label keeps its number of photos."""
+    return bootstrap.weights([(j.test_set, j.label) for j in found], range(len(found)), seed=seed)
+
+
+def _hard(found: Sequence[Judgement], seed: int) -> Hard:
+    drawn = resampled(found, seed)
+    right = {
+        "mids": np.array([j.right for j in found]),
+        "anchor": np.array([j.results[0] is j.label for j in found]),
+        "majority": np.array([majority(j.results) is j.label for j in found]),
+    }
+    acc = {name: float(values.mean()) for name, values in right.items()}
+    draws = {name: bootstrap.means(values, drawn) for name, values in right.items()}
+    over = {
+        f"over_{name}": bootstrap.paired(acc["mids"], acc[name], draws["mids"], draws[name])
+        for name in ("anchor", "majority")
+    }
+    return Hard(count=len(found), **{name: bootstrap.estimate(acc[name], draws[name]) for name in right}, **over)
+
+
+def summarise(found: Sequence[Judgement], bench: BenchRecipe, judged: Judged) -> dict[str, Any]:
+    """sets, pools and sacc of an `Evaluation`. In-domain sets are named 'in domain/NAME'."""
+    sets: dict[str, list[Judgement]] = {}
+    pools: dict[str, list[Judgement]] = {}
+    for j in found:
+        inside = j.split == bench.in_domain
+        sets.setdefault(f"in domain/{j.test_set}" if inside else j.test_set, []).append(j)
+        pools.setdefault("in domain" if inside else "ALL", []).append(j)
+    of_sets = {name: figures(part, judged, bench.seed) for name, part in sets.items()}
+    of_pools = {name: figures(pools[name], judged, bench.seed) for name in POOLS if name in pools}
+    spread = [of for name, of in of_sets.items() if not name.startswith("in domain/")]
+    spread += [of_pools["in domain"]] if "in domain" in of_pools else []
+    rows = list(next(iter(of_sets.values())).rows)
+    return {
+        "sets": of_sets, "pools": of_pools, "sacc": {row: sacc([of.rows[row].acc for of in spread]) for row in rows}
+    }  # fmt: skip
+
+
+def table(found: Evaluation) -> str:
+    """GitHub tables: every set and pool; with MIDS the Hard photos too."""
+    named = {**found.sets, **found.pools}
+    rows = list(next(iter(named.values())).rows)
+    head = ["set", "real / fake", *(f"{row}: ACC, AUC" for row in rows), "type ACC", "easy: n, ACC"]
+    body = []
+    for name, of in named.items():
+        first = of.rows[rows[0]]
+        shown = [f"{show(of.rows[row].acc)}, {show(of.rows[row].auc)}" for row in rows]
+        body.append(
+            [name, f"{first.real} / {first.fake}", *shown, show(of.type_acc), f"{of.easy}, {show(of.easy_acc)}"]
+        )
+    parts = [grid(head, body)]
+    hard = [(name, of.hard) for name, of in named.items() if of.hard]
+    if hard:
+        head = ["Hard photos", "n", "MIDS", "anchor", "majority", "MIDS - anchor", "MIDS - majority"]
+        parts.append(grid(head, [
+            [name, str(h.count), *(f"{show(e.value)} {between(e.low, e.high)}" for e in (h.mids, h.anchor, h.majority)),
+             *(f"{p.difference:+.3f} {between(p.low, p.high)}" for p in (h.over_anchor, h.over_majority))]
+            for name, h in hard
+        ]))  # fmt: skip
+    unread = sum(of.unparsed for of in found.pools.values())
+    spread = ", ".join(f"{row} {show(value)}" for row, value in found.sacc.items())
+    parts.append(
+        f"sACC: {spread}. {found.photos} photos, {unread} answers unread. In brackets: 95 % bootstrap intervals."
+    )
+    return "\n\n".join(parts)
+
+
+def show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
+def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A GitHub table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])

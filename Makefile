@@ -10,8 +10,9 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 demo: $(VENV)/.core
 	$(BIN)/ffaa analyze examples/photos --out demo-out
 
+# One thread: the tests' models are so small that threads wait for each other more than they work.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks examples

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
 from ffaa import recipe as recipe_module
@@ -92,6 +93,19 @@ def test_another_tower_changes_everything_behind_it(again, tiny_run):
     assert again(**section(tiny_run, "tower", lr=3e-3)) == ALL[1:]
     assert not np.array_equal(features.load(again.folder, "tune")[0][:2], old)
     assert json.loads((again.folder / "tower.json").read_text())["steps"] == 4
+
+
+def test_several_towers_are_averaged_and_kept_apart(again, tiny_run):
+    more = [tiny_run.recipe.tower.model_dump() | {"blend": 0.7}]
+    assert again(until="tower", more_towers=more) == ["tower-0", "tower-1", "tower"]
+    files = [again.folder / name / "tower.safetensors" for name in ("tower-0", "tower-1")]
+    one, two, mean = (load_file(file) for file in (*files, again.folder / "tower.safetensors"))
+    weight = "tower.last_patch.weight"
+    assert not torch.equal(one[weight], two[weight])
+    assert torch.allclose(mean[weight], (one[weight] + two[weight]) / 2, atol=1e-6)
+    assert again(until="tower", more_towers=more) == []
+    more[0]["blend"] = 0.0
+    assert again(until="tower", more_towers=more) == ["tower-1", "tower"]
 
 
 def test_another_manifest_changes_everything(again, tiny_run, tmp_path):

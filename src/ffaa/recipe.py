@@ -61,6 +61,10 @@ class Recipe(BaseModel):
     tune: TuneArgs = TuneArgs()
     data: DataArgs = DataArgs()
     tower: TowerArgs = TowerArgs()
+    more_towers: list[TowerArgs] = Field(
+        default_factory=list,
+        description="trained beside `tower`, from the same start; nano's is the mean of their weights",
+    )
     teach: TeachArgs = TeachArgs()
     body: BodyArgs = BodyArgs()
     mllm: MllmArgs = MllmArgs()

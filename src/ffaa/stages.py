@@ -42,7 +42,7 @@ from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.told import ImageConversations, read_told, split
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train import ConversationData, train_mllm
-from ffaa.mllm.train_tower import load_tower, train_tower
+from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower, train_tower
 from ffaa.mllm.tune import check_four_bit, find_base, image_of, load_learner, processes, tune
 from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
@@ -93,17 +93,28 @@ class Stages:
         self.run.stage("faces", inputs, ["faces.parquet"], work, ["faces"])
 
     def tower(self) -> None:
-        """Train the vision tower."""
+        """Train the vision tower, or several, whose mean it is then."""
         self.faces()
-        recipe = self.recipe
+        recipe, file = self.recipe, "tower.safetensors"
 
-        def work() -> None:
+        def work(args: TowerArgs, out: Path) -> None:
             part = weights.part_folder("efficientnet-lite0")
             state = torch.load(next(part.rglob("*.pth")), weights_only=True)
-            train_tower(recipe.tower, self.rows, self._root, self.folder, state, recipe.data.held, recipe.seed)
+            train_tower(args, self.rows, self._root, out, state, recipe.data.held, recipe.seed)
 
-        self.run.stage("tower", self._inputs("faces.parquet", tower=recipe.tower, held=recipe.data.held),
-                       ["tower.safetensors"], work, ["tower.state.pt"])  # fmt: skip
+        def inputs(args: TowerArgs) -> dict[str, Any]:
+            return self._inputs("faces.parquet", tower=args, held=recipe.data.held)
+
+        if not recipe.more_towers:
+            one = partial(work, recipe.tower, self.folder)
+            self.run.stage("tower", inputs(recipe.tower), [file], one, ["tower.state.pt"])
+            return
+        parts = {f"tower-{i}": args for i, args in enumerate([recipe.tower, *recipe.more_towers])}
+        for name, args in parts.items():
+            self.run.stage(name, inputs(args), [f"{name}/{file}"], partial(work, args, self.folder / name), [name])
+        files = [f"{name}/{file}" for name in parts]
+        mean = partial(average_towers, [self.folder / name for name in files], self.folder / file)
+        self.run.stage("tower", self._inputs(*files), [file], mean)
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""

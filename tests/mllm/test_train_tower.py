@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from ffaa.data.crops import plain_face, read_photo
 from ffaa.mllm import train_tower as module
 from ffaa.mllm.tower import pixel_tensor
-from ffaa.mllm.train_tower import TowerArgs, load_tower, tower_scores, train_tower
+from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower, tower_scores, train_tower
 
 ARGS = TowerArgs(epochs=2, batch=4, workers=0, bf16=False, save_every=2, blend=0.5)
 
@@ -60,6 +60,24 @@ def test_the_file_is_read_strictly(whole, tmp_path):
         save_file(changed, tmp_path / "x.safetensors")
         with pytest.raises(RuntimeError, match=r"heads\.(kind\.bias|more)"):
             load_tower(tmp_path / "x.safetensors")
+
+
+def test_some_real_photos_must_be_left():
+    with pytest.raises(ValueError, match="leave no real photo"):
+        TowerArgs(blend=0.8, decode=0.2)
+
+
+def test_the_mean_of_towers(whole, tmp_path):
+    one = load_file(whole[0] / "tower.safetensors")
+    other = {name: value + 2 if value.is_floating_point() else value + 5 for name, value in one.items()}
+    save_file(other, tmp_path / "other.safetensors")
+    average_towers([whole[0] / "tower.safetensors", tmp_path / "other.safetensors"], tmp_path / "mean.safetensors")
+    mean = load_file(tmp_path / "mean.safetensors")
+    assert list(mean) == list(one)
+    for name, value in one.items():
+        want = value + 1 if value.is_floating_point() else value
+        assert torch.allclose(mean[name], want, atol=1e-5), name
+    load_tower(tmp_path / "mean.safetensors")
 
 
 class KilledError(Exception):

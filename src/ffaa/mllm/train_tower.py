@@ -6,12 +6,13 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ class TowerArgs(BaseModel):
     bf16: bool = True
     workers: int = Field(2, ge=0)
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _leaves_real_photos(self) -> TowerArgs:
+        if self.blend + self.decode >= 1:
+            raise ValueError("blend and decode leave no real photo; together they must be below 1")
+        return self
 
 
 class _Samples(Dataset):
@@ -182,6 +189,21 @@ def train_tower(
             save()
     (out / "tower.json").write_text(json.dumps({"history": history, "steps": total, "seed": seed}, indent=1))
     return {"history": history}
+
+
+def average_towers(files: Sequence[Path], out: Path) -> None:
+    """Write the mean of towers of `train_tower` that started from the same weights (model soup, Wortsman et al. 2022).
+
+    Counters of batches are the first one's.
+    """
+    states = [load_file(file) for file in files]
+    mean = {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in states[0].items()
+    }
+    save_file(mean, out)
 
 
 def load_tower(path: Path) -> tuple[ForensicVisionModel, TowerHeads]:

@@ -24,6 +24,7 @@ from ffaa.data.manifest import Row
 from ffaa.engine import Engine
 from ffaa.errors import InputError
 from ffaa.eval.benchmark import BenchRecipe, sample
+from ffaa.eval.detectors import stated
 from ffaa.eval.evaluation import Evaluation, Judged, Judgement, summarise
 from ffaa.mids import checkpoint, encoders
 from ffaa.mids.decide import decide
@@ -191,10 +192,7 @@ def _decided(
 
 def anchor_score(anchor: Answer | UnparsedAnswer) -> float:
     """The forgery score that an answer states: its probability, of what it says; 0.5 for one that cannot be read."""
-    if not isinstance(anchor, Answer):
-        return 0.5
-    stated = 1.0 if anchor.probability is None else anchor.probability
-    return stated if anchor.result is Label.FAKE else 1 - stated
+    return stated(anchor if isinstance(anchor, Answer) else None).score
 
 
 def _hashes(folder: Path, *names: str) -> dict[str, str]:

@@ -230,6 +230,19 @@ def test_every_transform_of_the_augmentation_draws_for_itself(hopper):
     assert np.abs(together).max() < 0.25
 
 
+def test_together_leaves_half_of_the_samples_as_they_are(tmp_path):
+    Image.fromarray(np.full((600, 512, 3), 128, np.uint8)).save(tmp_path / "hopper.png")
+    untouched = {}
+    for together in (False, True):
+        made = [
+            train_sample(tmp_path, row(), 48, np.random.default_rng(seed), together=together).image
+            for seed in range(200)
+        ]
+        untouched[together] = np.mean([(image == 128).all() for image in made])
+    assert untouched[True] == pytest.approx(0.5, abs=0.1)
+    assert untouched[False] < 0.4
+
+
 def test_the_augmentation_is_the_same_for_the_same_generator(hopper):
     transform = crops.augmentation(64)
     found = []

@@ -147,11 +147,13 @@ def train_sample(
     decode: float = 0.0,
     colours: Row | None = None,
     strength: float = 1.0,
+    together: bool = False,
 ) -> Sample:
     """An augmented training crop.
 
     blend, decode: the shares of real photos that become forgeries, self-blended or with the traces of a decoder.
-    colours: a row whose look the crop takes on, more or less. strength: see `augmentation`.
+    colours: a row whose look the crop takes on, more or less. strength: see `augmentation`. together: one draw decides
+    which augmentations apply, so that half of the samples get none and a few get all.
     """
     photo = read_photo(root, row)
     region = _train_region(row, rng)
@@ -178,7 +180,10 @@ def train_sample(
         face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
         left, right = size - right, size - left
     transform = augmentation(size, strength)
-    seed_each(transform, rng)
+    if together:
+        transform.set_random_seed(int(rng.integers(2**31)))
+    else:
+        seed_each(transform, rng)
     cells: np.ndarray = np.full((7, 7), -1, np.float32)
     if mask is None:
         image = transform(image=np.ascontiguousarray(face))["image"]

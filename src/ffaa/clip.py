@@ -79,7 +79,9 @@ def analyze_clip(
     """
     started = time.monotonic()
     if not 1 <= frames <= MAX_CLIP_FRAMES or not 1 <= limits.people <= MAX_CLIP_PEOPLE:
-        raise UsageError(f"take 1 to {MAX_CLIP_FRAMES} frames and 1 to {MAX_CLIP_PEOPLE} people")
+        raise UsageError(
+            f"a video cannot be analysed so; take 1 to {MAX_CLIP_FRAMES} frames and 1 to {MAX_CLIP_PEOPLE} people"
+        )
     if evidence:
         require_mesh()
     name, info = shown(path), probe(path, limits.video)
@@ -95,7 +97,9 @@ def analyze_clip(
     if people and not seen:
         if judged.until is None:
             raise FFAAError(f"{name}: none of the answers about its faces could be read")
-        raise InputError(f"{name}: {limits.seconds:g} s were not enough to judge a face; take fewer frames (--frames)")
+        raise InputError(
+            f"{name}: {limits.seconds:g} s were not enough to judge a face; take fewer frames, or allow more time"
+        )
     verdicts, faces = [], []
     for number, person in enumerate(seen, 1):
         telling = person.telling(label_of(person.frames)[0])
@@ -106,7 +110,7 @@ def analyze_clip(
         model = assistant.engine.cautions
         verdicts.append(person_verdict(number, person.frames, person.unread, shown_frames, model))
         faces.append([face for _, _, face in telling])
-    broken = info.broken or found.broken or judged.broken
+    broken = found.broken or judged.broken or info.broken
     unjudged = len(found.areas) - len(chosen)
     verdict = ClipVerdict(
         source=ClipSource(
@@ -279,7 +283,10 @@ def _nobody(found: _Found, min_face: int) -> str:
 def _cautions(
     found: _Found, judged: _Judged, unjudged: int, people: int, broken: str | None, limits: ClipLimits
 ) -> list[str]:
-    """What was not looked at, and what holds for every video. unjudged: people beyond the limit; people: those without a verdict for another reason."""
+    """What was not looked at, and what holds for every video.
+
+    unjudged: people beyond the limit. people: those without a verdict for another reason.
+    """
     said = [f"the video is not whole: {broken}"] if broken else []
     if unjudged:
         said.append(
@@ -287,8 +294,9 @@ def _cautions(
         )
     if people:
         said.append(f"{people} more people were found and could not be judged")
+    limit = f"the time limit of {limits.seconds:g} s"
     if found.late:
-        said.append(f"half of {limits.seconds:g} s was up: no face was looked for after {found.frames[-1].time:.1f} s")
+        said.append(f"half of {limit} was up: no face was looked for after {found.frames[-1].time:.1f} s")
     if judged.until is not None:
-        said.append(f"{limits.seconds:g} s were up: faces from {judged.until:.1f} s of the video on were not judged")
+        said.append(f"{limit} was reached: faces from {judged.until:.1f} s of the video on were not judged")
     return [*said, UNMEASURED]

@@ -32,6 +32,7 @@ def analyze(
         bool, typer.Option("--heatmap-without-text", help="With --out: a second heatmap that leaves the text out.")
     ] = False,
     frames: Annotated[int, typer.Option(min=1, max=256, help="How many frames of a video are looked at.")] = 16,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds for one video; what is done by then counts.")] = 600,
     min_face: Annotated[int, typer.Option(min=1, help="Smallest face that is analysed, pixels.")] = 40,
 ) -> None:
     """Judge each face: real or forged, and why.
@@ -58,9 +59,10 @@ def analyze(
     from ffaa.assistant import Assistant
 
     assistant = Assistant(model=model, device=device, seed=seed, min_face=min_face)
+    options = clips.ClipOptions(frames, time_limit, plot=folder is not None)
     count, failed = 0, False
     with _progress(len(found) if isinstance(found, list) else None) as show:
-        for result in clips.results(assistant, found, frames, whole_image, evidence, plot=folder is not None):
+        for result in clips.results(assistant, found, options, whole_image, evidence):
             count += 1
             with show():
                 if isinstance(result, Failure):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +14,29 @@ if TYPE_CHECKING:
     from ffaa.types import Analysis, Failure
 
 
+@dataclass(frozen=True)
+class ClipOptions:
+    """frames: looked at in a video. seconds: that one may take. plot: timelines are wanted."""
+
+    frames: int
+    seconds: float
+    plot: bool
+
+
 def results(
-    assistant: Any, paths: Iterable[str], frames: int, whole_image: bool, evidence: bool, plot: bool
+    assistant: Any, paths: Iterable[str], options: ClipOptions, whole_image: bool, evidence: bool
 ) -> Iterator[Analysis | ClipAnalysis | Failure]:
-    """Photos and videos in the order of the paths; a file that fails becomes a Failure. plot: timelines are wanted."""
+    """Photos and videos in the order of the paths; a file that fails becomes a Failure."""
     from ffaa.data.kinds import is_clip
 
     for clip, group in groupby(paths, is_clip):
         if clip:
-            yield from (_clip(assistant, path, frames, whole_image, evidence, plot) for path in group)
+            yield from (_clip(assistant, path, options, whole_image, evidence) for path in group)
         else:
             yield from assistant.analyze_many(group, whole_image=whole_image, evidence=evidence)
 
 
-def _clip(
-    assistant: Any, path: str, frames: int, whole_image: bool, evidence: bool, plot: bool
-) -> ClipAnalysis | Failure:
+def _clip(assistant: Any, path: str, options: ClipOptions, whole_image: bool, evidence: bool) -> ClipAnalysis | Failure:
     from ffaa.cli.extras import needs
     from ffaa.errors import FFAAError, InputError, UsageError
     from ffaa.types import Failure
@@ -37,11 +45,12 @@ def _clip(
         if whole_image:
             raise InputError("is a video, and --whole-image is for photos; leave it out for this file")
         with needs("data"):
-            from ffaa.clip import analyze_clip
+            from ffaa.clip import ClipLimits, analyze_clip
 
-            if plot:
+            if options.plot:
                 import ffaa.timeline  # noqa: F401 (said before the work, not after)
-        return analyze_clip(assistant, path, frames, evidence=evidence)
+        limits = ClipLimits(seconds=options.seconds)
+        return analyze_clip(assistant, path, options.frames, evidence=evidence, limits=limits)
     except UsageError:
         raise
     except FFAAError as error:

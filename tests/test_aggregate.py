@@ -79,7 +79,7 @@ def test_the_type_is_the_one_that_most_fake_frames_name(judge):
 def test_cautions(judge):
     assert judge([frame(0.9)] * 4, model=["of the model"]).cautions == ["of the model"]
     few = judge([frame(0.9)], unread=2).cautions
-    assert few[0] == "seen in 1 frame only: too few to show whether frames agree"
+    assert few[0].startswith("seen in 1 frame only: too few to show whether frames agree")
     assert few[1] == "2 frames more left out: none of the three answers could be read"
     mixed = judge([frame(0.9, hard=True)] * 2 + [frame(0.1, width=79)] * 2).cautions
     assert mixed == [

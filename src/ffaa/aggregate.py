@@ -41,7 +41,10 @@ def person_verdict(
     low, high = np.quantile(scores, (0.25, 0.75)).tolist()
     cautions = []
     if count < FEW:
-        cautions.append(f"seen in {_frames(count)} only: too few to show whether frames agree")
+        cautions.append(
+            f"seen in {_frames(count)} only: too few to show whether frames agree; it may be no face, or somebody who "
+            "is counted already"
+        )
     if agreement < 0.5:
         cautions.append(f"most frames say {label.opposite.value}, while their scores lean to {label.value}")
     if 0 < fake < count:

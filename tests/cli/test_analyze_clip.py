@@ -36,7 +36,7 @@ def test_text_of_a_clear_case(run, clip):
         "4 of 8 frames were looked at",
         "Person 1 of 1, in 4 of 4 frames, 0.10 s to 0.70 s, face 100 px wide",
         "Verdict FAKE in 4 of 4 frames - entire face synthesis",
-        "Forgery score 0.95, strong (mean over the frames; 0 real, 1 fake)",
+        "Forgery score 0.95 (strong, mean over the frames; 0 real, 1 fake)",
         "Difficulty easy (the frames agree)",
         "Caution of the model",
     ):
@@ -56,6 +56,8 @@ def test_an_uncertain_case_does_not_read_like_a_finding(run, clip, name):
     assert "not a finding" in out
     assert "FAKE" not in out
     assert "REAL" not in out
+    assert "strong," not in out
+    assert ("weak," in out) == ("weak" in name)
 
 
 def test_real(run, clip):

@@ -55,21 +55,24 @@ def _person(person: PersonVerdict, people: int, looked: int, answers: bool) -> l
     widths = [frame.box.width for frame in frames]
     scores = [frame.forgery_score for frame in frames]
     match = person.match_score
-    strength = "weak" if match < text.WEAK else "moderate" if match < text.STRONG else "strong"
+    strength = "weak, " if match < text.WEAK else "moderate, " if match < text.STRONG else "strong, "
+    if uncertain and match >= text.WEAK:  # a strong mean of hard or differing frames is no strong finding
+        strength = ""
     agree = "the frames agree" if person.difficulty is Difficulty.EASY else "see the cautions"
+    when = _range(f"{frames[0].time:.2f} s", f"{frames[-1].time:.2f} s")
     rows = [
-        f"  Person {person.person} of {people}, in {count} of {looked} frames, {frames[0].time:.2f} s to "
-        f"{frames[-1].time:.2f} s, face {_range(min(widths), max(widths))} px wide",
+        f"  Person {person.person} of {people}, in {count} of {looked} frames, {when}, face "
+        f"{_range(str(min(widths)), str(max(widths)))} px wide",
         _row("Verdict", headline(person)),
-        _row("Forgery score", f"{person.forgery_score:.2f}, {strength} (mean over the frames; 0 real, 1 fake)"),
-        _row(
-            "Frame scores",
-            f"{min(scores):.2f} to {max(scores):.2f}, half of them {person.quartiles[0]:.2f} to "
-            f"{person.quartiles[1]:.2f}; {round(person.share_fake * count)} of {count} say fake, "
-            f"{round(person.share_hard * count)} of {count} are hard",
-        ),
-        _row("Difficulty", f"{person.difficulty.value} ({agree})"),
+        _row("Forgery score", f"{person.forgery_score:.2f} ({strength}mean over the frames; 0 real, 1 fake)"),
     ]
+    if count > 1:
+        spread = _range(f"{min(scores):.2f}", f"{max(scores):.2f}")
+        middle = _range(*(f"{one:.2f}" for one in person.quartiles))
+        fake, hard = round(person.share_fake * count), round(person.share_hard * count)
+        said = f"{spread}, half of them {middle}; {fake} of {count} say fake, {hard} of {count} are hard"
+        rows.append(_row("Frame scores", said))
+    rows.append(_row("Difficulty", f"{person.difficulty.value} ({agree})"))
     rows += [_row("Caution", caution) for caution in person.cautions]
     for place, one in enumerate(person.telling):
         rows += _telling(one, frames[one.frame], uncertain, place == 0)
@@ -93,8 +96,8 @@ def _telling(one: TellingFrame, frame: FrameScore, uncertain: bool, with_texts: 
     return rows
 
 
-def _range(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def _row(name: str, words: str) -> str:

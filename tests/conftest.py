@@ -5,9 +5,11 @@ No wheel, no download: the EfficientNet and the text encoder are random and made
 
 import csv
 import hashlib
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import cv2
 import matplotlib
 import numpy as np
@@ -230,6 +232,25 @@ def tiny_assistant(tiny_model, tiny_parts):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
         return Assistant(tiny_model, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_clip():
+    """Writes uint8 RGB pictures of one even size, ten a second, a key frame every five; gives the path back."""
+
+    def make(path, pictures, codec="libx264"):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=10, options={"g": "5", "threads": "1", "crf": "12"})
+            stream.height, stream.width = pictures[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for number, pixels in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(pixels)
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make
 
 
 # --- a random nano, without any training -----------------------------------------------------------------------------

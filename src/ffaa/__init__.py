@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ffaa.errors import FFAAError, InputError, MissingExtraError, UsageError, WeightsError
-from ffaa.types import Analysis, Answer, Difficulty, Failure, ForgeryType, Label, NoFace, Support, Verdict
+from ffaa.types import (
+    Analysis,
+    Answer,
+    ClipAnalysis,
+    ClipVerdict,
+    Difficulty,
+    Failure,
+    ForgeryType,
+    Label,
+    NoFace,
+    PersonVerdict,
+    Support,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from ffaa.assistant import Assistant
@@ -15,6 +28,8 @@ __all__ = [
     "Analysis",
     "Answer",
     "Assistant",
+    "ClipAnalysis",
+    "ClipVerdict",
     "Difficulty",
     "FFAAError",
     "Failure",
@@ -23,6 +38,7 @@ __all__ = [
     "Label",
     "MissingExtraError",
     "NoFace",
+    "PersonVerdict",
     "Support",
     "UsageError",
     "Verdict",

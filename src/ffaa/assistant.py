@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ffaa import __version__
-from ffaa.data.faces import MIN_FACE, DlibDetector, cut, detector, split_by_size, whole_image
+from ffaa.data.faces import MIN_FACE, Detection, DlibDetector, cut, detector, split_by_size, whole_image
 from ffaa.data.images import Photo, load_photo, shown
 from ffaa.engine import Engine, load_engine
 from ffaa.errors import FFAAError, InputError, UsageError
@@ -29,6 +29,7 @@ from ffaa.types import (
     Evidence,
     Face,
     Failure,
+    Placed,
     Source,
     Support,
     Timings,
@@ -54,6 +55,10 @@ class _Pending:
     detect: float
     verdicts: list[Verdict] = field(default_factory=list)
     failed: str = ""
+
+    def placed(self, index: int) -> Placed:
+        count = len(self.faces)
+        return Placed(self.faces[index], self.source, index, count, self.detect / count)
 
 
 class Assistant:
@@ -127,6 +132,22 @@ class Assistant:
         heat = heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
         return overlay(face.image, heat)
 
+    def detect(self, pixels: np.ndarray) -> tuple[list[Detection], list[Detection]]:
+        """(usable, too small) faces of a uint8 RGB (H, W, 3) photo, each largest first."""
+        return split_by_size(self._detector(pixels), self.min_face)
+
+    def cut(self, pixels: np.ndarray, found: Detection) -> Face:
+        """One detected face of a photo as the models want it."""
+        return cut(pixels, found, self.engine.image_size, self._detector.name)
+
+    def verdicts_of(self, placed: Sequence[Placed]) -> list[Verdict | None]:
+        """The verdicts of faces, in order; None where none of the three answers could be read."""
+        judged = self.judge([one.face for one in placed])
+        return [
+            None if found.decision is None else self._verdict(one, found, found.decision)
+            for one, found in zip(placed, judged, strict=True)
+        ]
+
     def _finish(self, waiting: Sequence[_Pending | Failure], evidence: bool) -> Iterator[Analysis | Failure]:
         self._decide_all([w for w in waiting if isinstance(w, _Pending)], evidence)
         for one in waiting:
@@ -142,8 +163,8 @@ class Assistant:
         if whole:
             faces, message = [whole_image(loaded.pixels, size)], ""
         else:
-            usable, small = split_by_size(self._detector(loaded.pixels), self.min_face)
-            faces = [cut(loaded.pixels, found, size, self._detector.name) for found in usable]
+            usable, small = self.detect(loaded.pixels)
+            faces = [self.cut(loaded.pixels, found) for found in usable]
             message = ""
             if not faces and small:
                 message = (
@@ -160,13 +181,12 @@ class Assistant:
         jobs = [(photo, index) for photo in photos for index in range(len(photo.faces))]
         for start in range(0, len(jobs), FACES_AT_ONCE):
             part = jobs[start : start + FACES_AT_ONCE]
-            found = self.judge([photo.faces[index] for photo, index in part])
-            for (photo, index), judged in zip(part, found, strict=True):
-                if judged.decision is None:
+            found = self.verdicts_of([photo.placed(index) for photo, index in part])
+            for (photo, index), verdict in zip(part, found, strict=True):
+                if verdict is None:
                     photo.failed = f"{photo.source.path}: face {index + 1}: none of the three answers could be read"
                 else:
-                    verdict = self._verdict(photo, index, judged, judged.decision)
-                    photo.verdicts.append(self._examine(photo.faces[index], verdict) if evidence else verdict)
+                    photo.verdicts.append(self.examine(photo.faces[index], verdict) if evidence else verdict)
 
     def judge(self, faces: Sequence[Face]) -> list[Judged]:
         """What the models say of faces, in order; `analyze` is this between finding faces and making verdicts.
@@ -206,14 +226,14 @@ class Assistant:
         kept = set(Evidence.model_fields)
         return [Evidence(**i.model_dump(include=kept)) for i in items], read_words(record)
 
-    def _verdict(self, photo: _Pending, index: int, judged: Judged, decision: Decision) -> Verdict:
-        face, chosen = photo.faces[index], judged.answers[decision.chosen_index]
+    def _verdict(self, placed: Placed, judged: Judged, decision: Decision) -> Verdict:
+        face, chosen = placed.face, judged.answers[decision.chosen_index]
         assert isinstance(chosen, Answer)  # decide never chooses an unparsed one
         parsed = [isinstance(a, Answer) for a in judged.answers]
         return Verdict(
-            source=photo.source,
-            face_index=index,
-            face_count=len(photo.faces),
+            source=placed.source,
+            face_index=placed.index,
+            face_count=placed.count,
             box=face.box,
             crop=face.crop,
             detector=face.detector,
@@ -234,10 +254,10 @@ class Assistant:
             weights=self.engine.hashes,
             versions=self.versions,
             seed=self.seed,
-            timings=Timings(detect=photo.detect / len(photo.faces), **judged.timings),
+            timings=Timings(detect=placed.detect, **judged.timings),
         )
 
-    def _examine(self, face: Face, verdict: Verdict) -> Verdict:
+    def examine(self, face: Face, verdict: Verdict) -> Verdict:
         """The verdict with all that can be measured on its face, and its answer's sentences held against that."""
         started = time.perf_counter()
         record, own = examine_face(face), None

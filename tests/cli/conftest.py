@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ffaa.cli.main import main
+from ffaa.data.faces import Detection, cut
 from ffaa.data.images import load_photo
 from ffaa.errors import InputError
 from ffaa.types import (
@@ -94,6 +95,15 @@ def examined(verdict):
     return verdict.model_copy(update={"examined": record, "sentences": told})
 
 
+def told(name):
+    options = {"difficulty": Difficulty.HARD} if "hard" in name else {}
+    if "weak" in name:
+        options["match"] = 0.55
+    if "real" in name:
+        options["label"] = Label.REAL
+    return options
+
+
 class FakeAssistant:
     """The engine's interface. What it finds is told by the photo's name: 'two' faces, 'empty', 'hard' ..."""
 
@@ -112,12 +122,7 @@ class FakeAssistant:
         if "empty" in source.path:
             return Analysis(source, [], "no face found; is it a photo of a face?")
         count = 2 if "two" in source.path else 1
-        options = {"difficulty": Difficulty.HARD} if "hard" in source.path else {}
-        if "weak" in source.path:
-            options["match"] = 0.55
-        if "real" in source.path:
-            options["label"] = Label.REAL
-        verdicts = [make_verdict(source, i, count, **options) for i in range(count)]
+        verdicts = [make_verdict(source, i, count, **told(source.path)) for i in range(count)]
         if evidence:
             verdicts = [examined(v) for v in verdicts]
         image = np.zeros((224, 224, 3), np.uint8)
@@ -129,6 +134,25 @@ class FakeAssistant:
                 yield self.analyze(photo, whole_image, evidence)
             except InputError as error:
                 yield Failure(path=photo, message=str(error))
+
+    # For videos: a face in every frame that is not black, and a second one in white frames.
+    engine = SimpleNamespace(name="fake", hashes={}, cautions=["of the model"])
+    versions, seed, min_face = {"ffaa": "0"}, 0, 40
+
+    def detect(self, pixels):
+        boxes = [Box(left=10, top=10, right=110, bottom=110), Box(left=150, top=20, right=200, bottom=70)]
+        return [Detection(box, 1.0) for box in boxes[: 0 if pixels.max() < 20 else 2 if pixels.min() > 200 else 1]], []
+
+    def cut(self, pixels, found):
+        return cut(pixels, found, 64, "fake")
+
+    def verdicts_of(self, placed):
+        if "interrupt" in placed[0].source.path:
+            raise KeyboardInterrupt
+        return [make_verdict(p.source, p.index, p.count, box=p.face.box, **told(p.source.path)) for p in placed]
+
+    def examine(self, face, verdict):
+        return examined(verdict)
 
     def heatmap(self, face, verdict, with_text=True):
         self.made.heatmaps.append((verdict.face_index, with_text))

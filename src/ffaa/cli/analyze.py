@@ -1,4 +1,4 @@
-"""`ffaa analyze`: photos in, one verdict per face out."""
+"""`ffaa analyze`: photos in, one verdict per face out; videos in, one verdict per person."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def analyze(
     photos: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Photos, folders, patterns; '-' reads paths from stdin.")
+        list[str], typer.Argument(metavar="PATH...", help="Photos, videos, folders, patterns; '-': paths on stdin.")
     ],
     answers: Annotated[bool, typer.Option("--answers", help="Show all three answers with their scores.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per face on stdout.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write JSON and a heatmap per face into this folder.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per face or video on stdout.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write JSON, heatmaps and timelines of videos here.")] = None,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Measure the face, and mark each sentence that this bears out or denies.")
     ] = False,
@@ -31,21 +31,25 @@ def analyze(
     heatmap_without_text: Annotated[
         bool, typer.Option("--heatmap-without-text", help="With --out: a second heatmap that leaves the text out.")
     ] = False,
+    frames: Annotated[int, typer.Option(min=1, max=256, help="How many frames of a video are looked at.")] = 16,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds for one video; what is done by then counts.")] = 600,
     min_face: Annotated[int, typer.Option(min=1, help="Smallest face that is analysed, pixels.")] = 40,
 ) -> None:
     """Judge each face: real or forged, and why.
 
     Exit code: 0 when every file could be analysed, 1 when one could not, 2 when there was nothing to do.
     """
+    from ffaa.cli import clips, text_clip
     from ffaa.cli.output import OutputFolder
-    from ffaa.data.images import expand_paths, shown
+    from ffaa.data.images import SUFFIXES, expand_paths, shown
+    from ffaa.data.kinds import VIDEO_SUFFIXES
     from ffaa.errors import UsageError
-    from ffaa.types import Failure, NoFace
+    from ffaa.types import ClipAnalysis, Failure, NoFace
 
     if heatmap_without_text and out is None:
         raise UsageError("--heatmap-without-text needs --out DIR to write to")
     empty: list[str] = []
-    found: Iterator[str] | list[str] = expand_paths(photos, empty.append)
+    found: Iterator[str] | list[str] = expand_paths(photos, empty.append, SUFFIXES | VIDEO_SUFFIXES)
     if "-" not in photos:  # paths from standard input are worked on as they come
         found = list(found)
         if not found:
@@ -55,9 +59,10 @@ def analyze(
     from ffaa.assistant import Assistant
 
     assistant = Assistant(model=model, device=device, seed=seed, min_face=min_face)
+    options = clips.ClipOptions(frames, time_limit, plot=folder is not None)
     count, failed = 0, False
     with _progress(len(found) if isinstance(found, list) else None) as show:
-        for result in assistant.analyze_many(found, whole_image=whole_image, evidence=evidence):
+        for result in clips.results(assistant, found, options, whole_image, evidence):
             count += 1
             with show():
                 if isinstance(result, Failure):
@@ -66,6 +71,10 @@ def analyze(
                         # A path may hold bytes that JSON cannot.
                         typer.echo(result.model_copy(update={"path": shown(result.path)}).model_dump_json())
                     _complain(result.path, result.message)
+                    continue
+                if isinstance(result, ClipAnalysis):
+                    written = clips.write(folder, assistant, result, heatmap_without_text) if folder else result.verdict
+                    typer.echo(written.model_dump_json() if json else text_clip.describe(written, answers))
                     continue
                 verdicts = result.verdicts
                 if folder is not None:

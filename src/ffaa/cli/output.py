@@ -11,8 +11,9 @@ from ffaa.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    from pydantic import BaseModel
 
-    from ffaa.types import Verdict
+    from ffaa.types import ClipVerdict, Verdict
 
 MAX_NAME_BYTES = 120  # file systems allow 255, and the endings need room
 
@@ -57,9 +58,23 @@ class OutputFolder:
 
     def write_json(self, name: str, verdict: Verdict) -> None:
         """One face's verdict. Raises UsageError when it cannot be written."""
-        path = self.path / f"{name}-face{verdict.face_index}.json"
+        self._write(self.path / f"{name}-face{verdict.face_index}.json", verdict)
+
+    def write_clip_json(self, name: str, clip: ClipVerdict) -> None:
+        """One video's verdict. Raises UsageError when it cannot be written."""
+        self._write(self.path / f"{name}-clip.json", clip)
+
+    def timeline_path(self, name: str) -> Path:
+        """Where a video's timeline goes; `write_heatmap` writes any picture."""
+        return self.path / f"{name}-timeline.png"
+
+    def telling_path(self, name: str, person: int, place: int, with_text: bool = True) -> Path:
+        """Where the heatmap of a telling frame goes; person and place from 1 on."""
+        return self.path / f"{name}-person{person}-frame{place}-heatmap{'' if with_text else '-without-text'}.png"
+
+    def _write(self, path: Path, record: BaseModel) -> None:
         try:
-            path.write_text(verdict.model_dump_json(indent=2) + "\n", "utf-8")
+            path.write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
         except OSError as error:
             raise _cannot_write(path, error) from error
 

@@ -12,10 +12,10 @@ def schema() -> None:
 
     from pydantic import Field, TypeAdapter
 
-    from ffaa.types import SCHEMA_VERSION, Failure, NoFace, Verdict
+    from ffaa.types import SCHEMA_VERSION, ClipVerdict, Failure, NoFace, Verdict
 
-    adapter: TypeAdapter[Verdict | NoFace | Failure] = TypeAdapter(
-        Annotated[Verdict | NoFace | Failure, Field(discriminator="kind")]
+    adapter: TypeAdapter[Verdict | NoFace | ClipVerdict | Failure] = TypeAdapter(
+        Annotated[Verdict | NoFace | ClipVerdict | Failure, Field(discriminator="kind")]
     )
     described = adapter.json_schema(mode="serialization")
     head = {

@@ -104,10 +104,12 @@ def shown(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def expand_paths(args: Iterable[str], on_empty: Callable[[str], None] | None = None) -> Iterator[str]:
+def expand_paths(
+    args: Iterable[str], on_empty: Callable[[str], None] | None = None, suffixes: frozenset[str] = SUFFIXES
+) -> Iterator[str]:
     """What the user named -> paths, one after the other, in a fixed order.
 
-    A folder gives the image files in it and below (by suffix, sorted, hidden ones left out), a pattern what it matches
+    A folder gives the files in it and below (by `suffixes`, sorted, hidden ones left out), a pattern what it matches
     (sorted), '-' the lines of standard input. Other names pass through unchecked. A folder or pattern that gives
     nothing is handed to `on_empty`.
     """
@@ -115,16 +117,16 @@ def expand_paths(args: Iterable[str], on_empty: Callable[[str], None] | None = N
         if arg == "-":
             for line in sys.stdin.buffer:
                 if name := os.fsdecode(line.rstrip(b"\r\n")):
-                    yield from _expand(name, on_empty)
+                    yield from _expand(name, on_empty, suffixes)
         else:
-            yield from _expand(arg, on_empty)
+            yield from _expand(arg, on_empty, suffixes)
 
 
-def _expand(arg: str, on_empty: Callable[[str], None] | None) -> Iterator[str]:
+def _expand(arg: str, on_empty: Callable[[str], None] | None, suffixes: frozenset[str]) -> Iterator[str]:
     if os.path.isdir(arg):
-        found = _walk(arg)
+        found = _walk(arg, suffixes)
     elif glob.has_magic(arg) and not os.path.lexists(arg):
-        found = _match(arg)
+        found = _match(arg, suffixes)
     else:
         yield arg
         return
@@ -136,7 +138,7 @@ def _expand(arg: str, on_empty: Callable[[str], None] | None) -> Iterator[str]:
         on_empty(arg)
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -146,17 +148,17 @@ def _walk(folder: str) -> Iterator[str]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):  # links could lead round in circles
-            yield from _walk(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield from _walk(entry.path, suffixes)
+        elif os.path.splitext(entry.name)[1].lower() in suffixes:
             yield entry.path
 
 
-def _match(pattern: str) -> Iterator[str]:
+def _match(pattern: str, suffixes: frozenset[str]) -> Iterator[str]:
     seen = set()
     for path in sorted(glob.glob(pattern, recursive=True)):
         if os.path.isdir(path):
             if "**" not in pattern:  # which lists what is in the folder itself
-                yield from _walk(path)
+                yield from _walk(path, suffixes)
         elif (real := os.path.realpath(path)) not in seen:  # '**' follows links, in circles too
             seen.add(real)
             yield path

@@ -1,6 +1,6 @@
 """The sentences that the released nano writes (prompts/grounded.yaml), as claims on the 13 measures that it reads.
 
-Goes when nano is trained on the sentences of prompts/sentences.yaml; `Assistant._examine` alone uses it.
+Goes when nano is trained on the sentences of prompts/sentences.yaml; `Assistant.examine` alone uses it.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ffaa.data.images import SUFFIXES as PHOTO_SUFFIXES
+from ffaa.data.kinds import VIDEO_SUFFIXES
 from ffaa.errors import InputError, UsageError
 from ffaa.types import ForgeryType, Label
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 TYPES = {
     "real": ForgeryType.REAL,
     "identity_exchange": ForgeryType.IDENTITY_EXCHANGE,

@@ -1,0 +1,88 @@
+"""`ffaa analyze` for videos: which paths are videos, their results, and what is written and printed of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ffaa.types import ClipAnalysis, ClipVerdict
+
+if TYPE_CHECKING:
+    from ffaa.cli.output import OutputFolder
+    from ffaa.types import Analysis, Failure
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """frames: looked at in a video. seconds: that one may take. plot: timelines are wanted."""
+
+    frames: int
+    seconds: float
+    plot: bool
+
+
+def results(
+    assistant: Any, paths: Iterable[str], options: ClipOptions, whole_image: bool, evidence: bool
+) -> Iterator[Analysis | ClipAnalysis | Failure]:
+    """Photos and videos in the order of the paths; a file that fails becomes a Failure."""
+    from ffaa.data.kinds import is_clip
+
+    for clip, group in groupby(paths, is_clip):
+        if clip:
+            yield from (_clip(assistant, path, options, whole_image, evidence) for path in group)
+        else:
+            yield from assistant.analyze_many(group, whole_image=whole_image, evidence=evidence)
+
+
+def _clip(assistant: Any, path: str, options: ClipOptions, whole_image: bool, evidence: bool) -> ClipAnalysis | Failure:
+    from ffaa.cli.extras import needs
+    from ffaa.errors import FFAAError, InputError, UsageError
+    from ffaa.types import Failure
+
+    try:
+        if whole_image:
+            raise InputError("is a video, and --whole-image is for photos; leave it out for this file")
+        with needs("data"):
+            from ffaa.clip import ClipLimits, analyze_clip
+
+            if options.plot:
+                import ffaa.timeline  # noqa: F401 (said before the work, not after)
+        limits = ClipLimits(seconds=options.seconds)
+        return analyze_clip(assistant, path, options.frames, evidence=evidence, limits=limits)
+    except UsageError:
+        raise
+    except FFAAError as error:
+        return Failure(path=path, message=str(error))
+
+
+def write(folder: OutputFolder, assistant: Any, result: ClipAnalysis, without_text: bool) -> ClipVerdict:
+    """Writes JSON, timeline and the telling frames' heatmaps; gives the verdict back with their paths."""
+    from time import perf_counter
+
+    from ffaa.data.images import shown
+    from ffaa.timeline import timeline
+
+    started, clip = perf_counter(), result.verdict
+    name, people = folder.name_for(clip.source.path), []
+    for person, faces in zip(clip.people, result.faces, strict=True):
+        telling = []
+        for place, (one, face) in enumerate(zip(person.telling, faces, strict=True), 1):
+            path = folder.telling_path(name, person.person, place)
+            folder.write_heatmap(path, assistant.heatmap(face, one.verdict))
+            if without_text:
+                second = folder.telling_path(name, person.person, place, with_text=False)
+                folder.write_heatmap(second, assistant.heatmap(face, one.verdict, with_text=False))
+            verdict = one.verdict.model_copy(update={"heatmap": shown(path)})
+            telling.append(one.model_copy(update={"verdict": verdict}))
+        people.append(person.model_copy(update={"telling": telling}))
+    drawn = perf_counter()
+    path = folder.timeline_path(name)
+    folder.write_heatmap(path, timeline(clip))
+    timings = clip.timings.model_copy(
+        update={"heatmap": drawn - started, "total": clip.timings.total + perf_counter() - started}
+    )
+    written = clip.model_copy(update={"people": people, "timeline": shown(path), "timings": timings})
+    folder.write_clip_json(name, written)
+    return written

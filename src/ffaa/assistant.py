@@ -115,7 +115,11 @@ class Assistant:
         yield from self._finish(waiting, evidence)
 
     def heatmap(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
-        """Grad-CAM of the chosen answer's class over the face image, uint8 RGB (S, S, 3) (Fig. 7).
+        """`heat` over the face image, uint8 RGB (S, S, 3) (Fig. 7)."""
+        return overlay(face.image, self.heat(face, verdict, with_text))
+
+    def heat(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
+        """Grad-CAM of the chosen answer's class: float32 (S, S) in [0, 1], all zero where nothing speaks for it.
 
         Computed by the MIDS object that decided. with_text False leaves the text branch out.
         """
@@ -124,8 +128,7 @@ class Assistant:
         ids = mask = None
         if with_text:
             ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([chosen]))
-        heat = heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
-        return overlay(face.image, heat)
+        return heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
 
     def _finish(self, waiting: Sequence[_Pending | Failure], evidence: bool) -> Iterator[Analysis | Failure]:
         self._decide_all([w for w in waiting if isinstance(w, _Pending)], evidence)

@@ -160,7 +160,7 @@ class CredentialAction(Record):
     action: str
     when: str = Field("", description="as stated by the signer")
     software: str = ""
-    source_type: str = Field("", description="last part of the IPTC digital source type, e.g. 'trainedAlgorithmicMedia'")
+    source_type: str = Field("", description="end of the IPTC digital source type, e.g. 'trainedAlgorithmicMedia'")
     description: str = ""
 
 
@@ -170,7 +170,7 @@ class Ingredient(Record):
     title: str
     relationship: str
     has_credentials: bool = False
-    problems: list[str] = Field(default_factory=list, description="what its own credentials failed when it was taken in")
+    problems: list[str] = Field(default_factory=list, description="what its own credentials failed when taken in")
     source_types: list[str] = Field(default_factory=list, description="its digital source types, see CredentialAction")
 
 

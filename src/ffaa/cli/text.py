@@ -37,13 +37,13 @@ def describe_source(source: Source) -> list[str]:
 
 def describe(verdict: Verdict, answers: bool = False) -> str:
     """One face: verdict, scores, the chosen answer's texts and what speaks for caution; with all three answers."""
-    box = verdict.box
+    box, score = verdict.box, f"{verdict.match_score:.2f}, {strength(verdict)}"
     place = "whole image" if verdict.crop.whole_image else "box"
     rows = [
         f"  Face {verdict.face_index + 1} of {verdict.face_count}, {place} {box.left},{box.top} to "
         f"{box.right},{box.bottom} ({box.width} x {box.height} px)",
         _row("Verdict", headline(verdict)),
-        _row("Match score", f"{verdict.match_score:.2f}, {strength(verdict)} (how well the chosen answer fits the face)"),
+        _row("Match score", f"{score} (how well the chosen answer fits the face)"),
         _row("Forgery score", f"{verdict.forgery_score:.2f} (0 real, 1 fake)"),
         _row("Difficulty", f"{verdict.difficulty.value} ({agreement(verdict)})"),
         _row("Description", verdict.description),

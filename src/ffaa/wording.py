@@ -42,6 +42,7 @@ _SOURCES = {
     "humanEdits": "edited by a person",
     "screenCapture": "a screenshot",
 }
+RELATIONSHIPS = {"parentOf": "the earlier version", "componentOf": "a part", "inputTo": "an input"}
 
 
 def is_uncertain(verdict: Verdict) -> bool:
@@ -122,6 +123,13 @@ def item_value(item: EvidenceItem) -> str:
 def mark(sentence: JudgedSentence) -> str:
     """Whether a sentence is borne out, in words; capitals where it is not."""
     return sentence.support.value.upper() if sentence.support is Support.CONTRADICTED else sentence.support.value
+
+
+def credentials(found: Credentials) -> list[str]:
+    """The content credentials in a few sentences."""
+    signer = credentials_signer(found)
+    lines = [credentials_generated(found), credentials_headline(found), f"Signer: {signer}." if signer else ""]
+    return [line for line in lines if line]
 
 
 def credentials_headline(found: Credentials) -> str:

@@ -24,6 +24,9 @@ def analyze(
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Measure the face, and mark each sentence that this bears out or denies.")
     ] = False,
+    credentials: Annotated[
+        bool, typer.Option("--credentials", help="Read the content credentials (C2PA) of each file.")
+    ] = False,
     whole_image: Annotated[bool, typer.Option("--whole-image", help="The photos are face crops already.")] = False,
     model: Annotated[str, typer.Option(help="A name of `ffaa weights list`, or a model's folder.")] = "nano",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
@@ -37,7 +40,10 @@ def analyze(
 
     Exit code: 0 when every file could be analysed, 1 when one could not, 2 when there was nothing to do.
     """
+    from functools import partial
+
     from ffaa.cli.output import OutputFolder
+    from ffaa.data.credentials import require_reader
     from ffaa.data.images import expand_paths, shown
     from ffaa.errors import UsageError
     from ffaa.types import Failure, NoFace
@@ -50,14 +56,18 @@ def analyze(
         found = list(found)
         if not found:
             raise UsageError(f"no photo found in {', '.join(photos)}; give photos, folders or patterns")
+    if credentials:
+        require_reader()
     folder = None if out is None else OutputFolder(out)
 
     from ffaa.assistant import Assistant
+    from ffaa.serve.reported import with_credentials
 
     assistant = Assistant(model=model, device=device, seed=seed, min_face=min_face)
     count, failed = 0, False
     with _progress(len(found) if isinstance(found, list) else None) as show:
-        for result in assistant.analyze_many(found, whole_image=whole_image, evidence=evidence):
+        analyze_many = partial(with_credentials, assistant) if credentials else assistant.analyze_many
+        for result in analyze_many(found, whole_image=whole_image, evidence=evidence):
             count += 1
             with show():
                 if isinstance(result, Failure):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ffaa.types import Support, UnparsedAnswer, Verdict
 from ffaa.wording import (
     agreement,
+    credentials,
     headline,
     item_name,
     item_value,
@@ -32,6 +33,9 @@ def describe_source(source: Source) -> list[str]:
     """The lines above the faces of one photo."""
     lines = [printable(source.path)]
     lines += [fill(printable(n), WIDTH, initial_indent="  note: ", subsequent_indent="    ") for n in source.notes]
+    if source.credentials is not None:
+        told = credentials(source.credentials)
+        lines += [fill(line, WIDTH, initial_indent="  credentials: ", subsequent_indent="    ") for line in told]
     return lines
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ffaa.data.images import opened
-from ffaa.errors import InputError, UsageError
+from ffaa.errors import InputError, MissingExtraError, UsageError
 from ffaa.types import CredentialAction, Credentials, CredentialStatus, Ingredient
 from ffaa.wording import printable
 
@@ -29,6 +29,12 @@ _UNTRUSTED = "signingCredential.untrusted"
 def can_read() -> bool:
     """Is the library there (pip install 'ffaa[report]')?"""
     return find_spec("c2pa") is not None
+
+
+def require_reader() -> None:
+    """Raises MissingExtraError where the library is not there."""
+    if not can_read():
+        raise MissingExtraError("reading content credentials needs the extra 'report'; run: pip install 'ffaa[report]'")
 
 
 def read_credentials(data: bytes, trust_list: str | None = None) -> Credentials:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ffaa import wording
 from ffaa.data import credentials
-from ffaa.data.credentials import read_credentials
-from ffaa.errors import UsageError
+from ffaa.data.credentials import load_trust_list, read_credentials
+from ffaa.errors import InputError, UsageError
 from ffaa.types import CredentialStatus
 
 pytest.importorskip("c2pa", reason="pip install 'ffaa[report]'")
@@ -60,8 +60,19 @@ def test_the_trust_list_decides_who_is_trusted(signed):
     found = read_credentials(signed, authority("Another")[1])
     assert (found.status, found.trusted) == (CredentialStatus.VALID, False)
     assert "not confirmed: not on the trust list" in wording.credentials_signer(found)
+
+
+def test_a_trust_list_is_checked(tmp_path, signed):
     with pytest.raises(UsageError, match="PEM"):
         read_credentials(signed, "no certificate")
+    path = tmp_path / "list.pem"
+    path.write_text(authority()[1] * 3)
+    assert load_trust_list(path) == authority()[1] * 3
+    path.write_text("text")
+    with pytest.raises(UsageError, match="PEM"):
+        load_trust_list(path)
+    with pytest.raises(InputError, match="no such file"):
+        load_trust_list(tmp_path / "none.pem")
 
 
 @pytest.mark.parametrize("trust", [False, True])

@@ -41,6 +41,7 @@ def report(
     from rich.console import Console
     from rich.progress import track
 
+    from ffaa.data.credentials import load_trust_list
     from ffaa.data.images import expand_paths, shown
     from ffaa.errors import UsageError
     from ffaa.serve.report import About, Reported, replacing, write_report
@@ -52,7 +53,7 @@ def report(
     found = list(expand_paths(photos, empty.append))
     if not found:
         raise UsageError(f"no photo found in {', '.join(photos)}; give photos, folders or patterns")
-    trusted = None if trust_list is None else _pem(trust_list)
+    trusted = None if trust_list is None else load_trust_list(trust_list)
     with replacing(out) as file:
         from ffaa.assistant import Assistant
 
@@ -103,9 +104,3 @@ def _measured(asked: bool | None) -> tuple[bool, str]:
             raise
         return False, str(error)
     return True, ""
-
-
-def _pem(path: Path) -> str:
-    from ffaa.data.images import Limits, read_bytes
-
-    return read_bytes(path, Limits(max_bytes=4 * 2**20)).decode("ascii", "replace")

@@ -6,9 +6,10 @@ import io
 import json
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from ffaa.data.images import opened
+from ffaa.data.images import Limits, opened, read_bytes, shown
 from ffaa.errors import InputError, MissingExtraError, UsageError
 from ffaa.types import CredentialAction, Credentials, CredentialStatus, Ingredient
 from ffaa.wording import printable
@@ -35,6 +36,22 @@ def require_reader() -> None:
     """Raises MissingExtraError where the library is not there."""
     if not can_read():
         raise MissingExtraError("reading content credentials needs the extra 'report'; run: pip install 'ffaa[report]'")
+
+
+def load_trust_list(path: str | Path) -> str:
+    """The certificates of a PEM file of at most 4 MiB, for `read_credentials`.
+
+    Raises InputError when it cannot be read, UsageError when it holds none, MissingExtraError without the library.
+    """
+    require_reader()
+    from cryptography.x509 import load_pem_x509_certificates
+
+    data = read_bytes(path, Limits(max_bytes=4 * 2**20))
+    try:
+        load_pem_x509_certificates(data)
+    except ValueError:
+        raise UsageError(f"{shown(path)}: the trust list holds no certificates; give a file in PEM format") from None
+    return data.decode("ascii", "replace")
 
 
 def read_credentials(data: bytes, trust_list: str | None = None) -> Credentials:
@@ -70,7 +87,7 @@ def _read(data: bytes, mime: str, trust_list: str | None) -> Credentials:
     try:
         context = c2pa.Context.from_dict(settings)
     except c2pa.C2paError:
-        raise UsageError("the trust list holds no certificates; give a file in PEM format") from None
+        raise UsageError("the trust list cannot be used; give certificates in PEM format") from None
     by = f"c2pa-python {version('c2pa-python')} (c2pa-rs {c2pa.sdk_version()})"
     try:
         with c2pa.Reader(mime, io.BytesIO(data), context=context) as reader:

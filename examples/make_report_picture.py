@@ -39,7 +39,7 @@ def main() -> None:
     sheet = Image.new("RGB", (sum(shot.width for shot in shots) + gap, HEIGHT), "#888888")
     sheet.paste(shots[0], (0, 0))
     sheet.paste(shots[1], (shots[0].width + gap, 0))
-    sheet.quantize(96).save(ROOT / "docs/report.png", optimize=True)
+    sheet.quantize(208).save(ROOT / "docs/report.png", optimize=True)
 
 
 if __name__ == "__main__":

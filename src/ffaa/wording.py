@@ -153,7 +153,7 @@ def credentials_headline(found: Credentials) -> str:
 
 def credentials_signer(found: Credentials) -> str:
     """Who signed, as surely as it is known; '' where nobody did."""
-    name = " of ".join(filter(None, (found.signer, found.organisation)))
+    name = ", ".join(filter(None, (found.signer, found.organisation)))
     if found.status not in (CredentialStatus.VALID, CredentialStatus.INVALID):
         return ""
     if found.trusted:

@@ -102,9 +102,9 @@ def test_credentials_and_the_trust_list(run, tmp_path, astronaut, monkeypatch):
     (tmp_path / "text.pem").write_text("text")
     out = tmp_path / "r.html"
     assert run("report", tmp_path / "signed.jpg", "--out", out).code == 0
-    assert "states the name Test Signer of Test Office; not confirmed" in page(out).text
+    assert "states the name Test Signer, Test Office; not confirmed" in page(out).text
     assert run("report", tmp_path / "signed.jpg", "--out", out, "--trust-list", tmp_path / "roots.pem").code == 0
-    assert "Test Signer of Test Office (on the trust list that was given)" in page(out).text
+    assert "Test Signer, Test Office (on the trust list that was given)" in page(out).text
     result = run("report", tmp_path / "signed.jpg", "--out", out, "--trust-list", tmp_path / "text.pem")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert "PEM" in result.err

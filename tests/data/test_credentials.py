@@ -49,14 +49,14 @@ def test_a_signature_that_fits_by_a_signer_whom_nobody_vouches_for(signed):
     ]  # fmt: skip
     assert "was not changed since" in wording.credentials_headline(found)
     told = wording.credentials_signer(found)
-    assert "states the name Test Signer of Test Office; not confirmed: no trust list was given" in told
+    assert "states the name Test Signer, Test Office; not confirmed: no trust list was given" in told
     assert wording.credentials_generated(found) == ""
 
 
 def test_the_trust_list_decides_who_is_trusted(signed):
     found = read_credentials(signed, authority()[1])
     assert (found.status, found.trusted) == (CredentialStatus.VALID, True)
-    assert wording.credentials_signer(found) == "Test Signer of Test Office (on the trust list that was given)"
+    assert wording.credentials_signer(found) == "Test Signer, Test Office (on the trust list that was given)"
     found = read_credentials(signed, authority("Another")[1])
     assert (found.status, found.trusted) == (CredentialStatus.VALID, False)
     assert "not confirmed: not on the trust list" in wording.credentials_signer(found)

@@ -173,6 +173,18 @@ def test_content_credentials(credentials, told, never):
     assert "suspicious" not in text
 
 
+def test_generative_ai_in_the_credentials_is_said_before_the_verdict():
+    found = {"status": "valid", "actions": [{"action": "c2pa.created", "source_type": "trainedAlgorithmicMedia"}]}
+    one = reported(label=Label.REAL)
+    page = check(
+        build_report([Reported(one.result, one.pixels, [], None, Credentials.model_validate(found)), one], ABOUT)
+    )
+    overview, first, second = re.split("Photo [12]: ", page.text)
+    assert overview.count("found (its content credentials speak of generative AI)") == 1
+    assert first.index("made by generative AI") < first.index("REAL - no sign")
+    assert "generative AI" not in second
+
+
 def test_without_evidence_it_is_said_why_and_what_the_model_was_told():
     item = Evidence(name="sharpness", value=3.2, unit="log2", region="face", method="m", word="sharp")
     about = About(**{**vars(ABOUT), "not_measured": "the face mesh is not installed"})

@@ -154,7 +154,7 @@ def _view(reported: Reported) -> SimpleNamespace:
     result, pixels = reported.result, reported.pixels
     view = SimpleNamespace(
         name=_name(reported), failed="", message="", notes=[], size="", picture=None, faces=[],
-        facts=reported.facts, credentials=reported.credentials,
+        facts=reported.facts, credentials=reported.credentials, generated=_generated(reported),
     )  # fmt: skip
     if isinstance(result, Failure):
         view.failed = result.message.replace(result.path, _last(result.path))
@@ -197,6 +197,11 @@ def _name(reported: Reported) -> str:
     return _last(result.path if isinstance(result, Failure) else result.source.path)
 
 
+def _generated(reported: Reported) -> str:
+    """What its content credentials say of generative AI: the one statement in them that bears on the verdict."""
+    return wording.credentials_generated(reported.credentials) if reported.credentials else ""
+
+
 def _last(path: str) -> str:
     return Path(path).name or path
 
@@ -214,4 +219,4 @@ def _line(reported: Reported, counted: Counter[str]) -> SimpleNamespace:
         counted["faces"] += len(result.verdicts)
         counted.update(_kind(verdict) for verdict in result.verdicts)
         said = [wording.headline(verdict) for verdict in result.verdicts]
-    return SimpleNamespace(name=_name(reported), said=said)
+    return SimpleNamespace(name=_name(reported), said=said, generated=_generated(reported))

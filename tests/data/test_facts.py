@@ -2,7 +2,7 @@ import hashlib
 import io
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from ffaa.data.facts import MAX_TEXT, file_facts
 
@@ -56,3 +56,15 @@ def test_what_is_no_image_or_has_a_damaged_block():
     for length in (0, 4, 9, 12):
         damaged = data[:start] + b"\xff" * length + data[start + length :]
         assert file_facts(damaged, "e.jpg").kind == "JPEG"
+
+
+def test_a_picture_with_too_many_pixels_is_not_decoded(monkeypatch):
+    file = io.BytesIO()
+    Image.new("1", (15_000, 15_000)).save(file, "PNG")
+    loaded = []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: loaded.append(1))
+    facts = file_facts(file.getvalue(), "f.png")
+    assert (facts.width, facts.note) == (15_000, "too many pixels: its EXIF block was not read")
+    assert loaded == []
+    assert file_facts(photo("PNG"), "g.png").note == ""
+    assert loaded == [1]  # so that the test would see a picture being decoded

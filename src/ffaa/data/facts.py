@@ -6,7 +6,7 @@ import hashlib
 from pathlib import PurePath
 from typing import Any
 
-from ffaa.data.images import opened, shown
+from ffaa.data.images import DEFAULT, opened, shown
 from ffaa.errors import InputError
 from ffaa.types import Record
 from ffaa.wording import printable
@@ -53,6 +53,8 @@ def file_facts(data: bytes, path: str) -> FileFacts:
     try:
         with opened(data, "file") as image:
             known |= {"kind": image.format or "", "width": image.width, "height": image.height}
+            if image.width * image.height > DEFAULT.max_pixels:  # some readers decode the picture to find EXIF
+                return FileFacts(**known, note="too many pixels: its EXIF block was not read")
             known |= _exif(image.getexif())
     except InputError:
         known["note"] = "its EXIF block cannot be read" if "kind" in known else "the content is no image"

@@ -120,7 +120,11 @@ class Assistant:
         yield from self._finish(waiting, evidence)
 
     def heatmap(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
-        """Grad-CAM of the chosen answer's class over the face image, uint8 RGB (S, S, 3) (Fig. 7).
+        """`heat` over the face image, uint8 RGB (S, S, 3) (Fig. 7)."""
+        return overlay(face.image, self.heat(face, verdict, with_text))
+
+    def heat(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
+        """Grad-CAM of the chosen answer's class: float32 (S, S) in [0, 1], all zero where nothing speaks for it.
 
         Computed by the MIDS object that decided. with_text False leaves the text branch out.
         """
@@ -129,8 +133,7 @@ class Assistant:
         ids = mask = None
         if with_text:
             ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([chosen]))
-        heat = heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
-        return overlay(face.image, heat)
+        return heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
 
     def detect(self, pixels: np.ndarray) -> tuple[list[Detection], list[Detection]]:
         """(usable, too small) faces of a uint8 RGB (H, W, 3) photo, each largest first."""

@@ -64,6 +64,16 @@ class Support(StrEnum):
     NOT_MEASURABLE = "not measurable"
 
 
+class CredentialStatus(StrEnum):
+    """What became of reading a file's content credentials (C2PA)."""
+
+    ABSENT = "absent"
+    VALID = "valid"
+    INVALID = "invalid"
+    UNREADABLE = "unreadable"
+    NOT_CHECKED = "not_checked"
+
+
 class Record(BaseModel):
     """Base of the records that are serialised: unknown keys are errors, values do not change."""
 
@@ -159,6 +169,52 @@ class Timings(Record):
     heatmap: float = 0.0
 
 
+class CredentialAction(Record):
+    """One thing that the credentials say was done, e.g. 'c2pa.created'."""
+
+    action: str
+    when: str = Field("", description="as stated by the signer")
+    software: str = ""
+    source_type: str = Field("", description="end of the IPTC digital source type, e.g. 'trainedAlgorithmicMedia'")
+    description: str = ""
+
+
+class Ingredient(Record):
+    """A file that went into this one, as the credentials say."""
+
+    title: str
+    relationship: str
+    has_credentials: bool = False
+    problems: list[str] = Field(default_factory=list, description="what its own credentials failed when taken in")
+    source_types: list[str] = Field(default_factory=list, description="its digital source types, see CredentialAction")
+
+
+class Credentials(Record):
+    """The content credentials (C2PA) of a file: what somebody signed about it. All texts are the signer's own.
+
+    valid: the signature fits the file. That does not say who signed (`trusted`), nor that what was signed is true.
+    invalid: they do not fit it (`problems`). absent: none are in the file, as in most files.
+    """
+
+    status: CredentialStatus
+    reason: str = Field("", description="why it is unreadable or was not checked")
+    trusted: bool | None = Field(None, description="is the signer on the trust list; None: no list was given")
+    signer: str = Field("", description="name in the signer's certificate; anybody can make one with any name")
+    organisation: str = ""
+    signed_at: str = Field("", description="of the time stamp; '' where there is none")
+    generator: str = Field("", description="the software that wrote the credentials")
+    actions: list[CredentialAction] = Field(default_factory=list)
+    ingredients: list[Ingredient] = Field(default_factory=list)
+    left_out: int = Field(0, ge=0, description="actions and ingredients beyond what is listed here")
+    problems: list[str] = Field(default_factory=list, description="'code: explanation' of each failed check")
+    reader: str = Field("", description="what read them, with its version")
+
+    @property
+    def source_types(self) -> list[str]:
+        """The digital source types that this file's own actions state."""
+        return list(dict.fromkeys(action.source_type for action in self.actions if action.source_type))
+
+
 class Source(Record):
     """The file a result belongs to."""
 
@@ -167,6 +223,7 @@ class Source(Record):
     width: int = Field(description="pixels, after EXIF orientation")
     height: int
     notes: list[str] = Field(default_factory=list, description="what was unusual, e.g. 'animated: first frame used'")
+    credentials: Credentials | None = Field(None, description="content credentials; only with `--credentials`")
 
 
 class Verdict(Record):

@@ -108,6 +108,8 @@ class FakeAssistant:
     """The engine's interface. What it finds is told by the photo's name: 'two' faces, 'empty', 'hard' ..."""
 
     made = None
+    versions = {"ffaa": "0.1.0"}  # noqa: RUF012
+    engine = SimpleNamespace(name="fake", hashes={"a.safetensors": "0" * 64})
 
     def __init__(self, model="nano", device="auto", seed=0, min_face=40):
         type(self).made = SimpleNamespace(model=model, device=device, seed=seed, min_face=min_face, heatmaps=[])
@@ -157,6 +159,9 @@ class FakeAssistant:
     def heatmap(self, face, verdict, with_text=True):
         self.made.heatmaps.append((verdict.face_index, with_text))
         return np.full((224, 224, 3), 200 if with_text else 100, np.uint8)
+
+    def heat(self, face, verdict, with_text=True):
+        return np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
 
 
 @pytest.fixture(autouse=True)

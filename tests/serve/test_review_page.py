@@ -249,6 +249,7 @@ def test_two_reviewers_see_their_disagreement_and_agreement(folder, server, tab)
     assert "bob: accept" in truth
     assert "by cleo" in truth
     tab.get_by_text("Agreement of reviewers").click()
+    tab.locator("#review-agreement td").first.wait_for()
     cells = tab.locator("#review-agreement td").all_inner_texts()
     assert cells == ["bob, cleo", "2", "1", "0.00", "0.00"]
     tab.locator("#review-status").click()

@@ -24,6 +24,9 @@ def analyze(
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Measure the face, and mark each sentence that this bears out or denies.")
     ] = False,
+    credentials: Annotated[
+        bool, typer.Option("--credentials", help="Read the content credentials (C2PA) of each photo.")
+    ] = False,
     whole_image: Annotated[bool, typer.Option("--whole-image", help="The photos are face crops already.")] = False,
     model: Annotated[str, typer.Option(help="A name of `ffaa weights list`, or a model's folder.")] = "nano",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
@@ -41,6 +44,7 @@ def analyze(
     """
     from ffaa.cli import clips, text_clip
     from ffaa.cli.output import OutputFolder
+    from ffaa.data.credentials import require_reader
     from ffaa.data.images import SUFFIXES, expand_paths, shown
     from ffaa.data.kinds import VIDEO_SUFFIXES
     from ffaa.errors import UsageError
@@ -54,6 +58,8 @@ def analyze(
         found = list(found)
         if not found:
             raise UsageError(f"no photo found in {', '.join(photos)}; give photos, folders or patterns")
+    if credentials:
+        require_reader()
     folder = None if out is None else OutputFolder(out)
 
     from ffaa.assistant import Assistant
@@ -62,7 +68,7 @@ def analyze(
     options = clips.ClipOptions(frames, time_limit, plot=folder is not None)
     count, failed = 0, False
     with _progress(len(found) if isinstance(found, list) else None) as show:
-        for result in clips.results(assistant, found, options, whole_image, evidence):
+        for result in clips.results(assistant, found, options, whole_image, evidence, credentials):
             count += 1
             with show():
                 if isinstance(result, Failure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,24 @@ class ClipOptions:
 
 
 def results(
-    assistant: Any, paths: Iterable[str], options: ClipOptions, whole_image: bool, evidence: bool
+    assistant: Any,
+    paths: Iterable[str],
+    options: ClipOptions,
+    whole_image: bool,
+    evidence: bool,
+    credentials: bool = False,
 ) -> Iterator[Analysis | ClipAnalysis | Failure]:
-    """Photos and videos in the order of the paths; a file that fails becomes a Failure."""
+    """Photos and videos in the order of the paths; a file that fails becomes a Failure. credentials: of photos only."""
     from ffaa.data.kinds import is_clip
+    from ffaa.serve.reported import with_credentials
+
+    photos = partial(with_credentials, assistant) if credentials else assistant.analyze_many
 
     for clip, group in groupby(paths, is_clip):
         if clip:
             yield from (_clip(assistant, path, options, whole_image, evidence) for path in group)
         else:
-            yield from assistant.analyze_many(group, whole_image=whole_image, evidence=evidence)
+            yield from photos(group, whole_image=whole_image, evidence=evidence)
 
 
 def _clip(assistant: Any, path: str, options: ClipOptions, whole_image: bool, evidence: bool) -> ClipAnalysis | Failure:

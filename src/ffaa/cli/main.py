@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ffaa.cli import ablate, analyze, bench, data, doctor, mine, schema, train, vqa, weights
+from ffaa.cli import ablate, analyze, bench, data, doctor, mine, report, schema, train, vqa, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same in a terminal and in the docs, and sooner there
 )
 app.command("analyze")(analyze.analyze)
+app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)

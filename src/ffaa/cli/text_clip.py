@@ -1,9 +1,10 @@
-"""A video's verdict in plain words, by the rules of text.py: never surer than the numbers are."""
+"""A video's verdict in plain words, by the rules of ffaa.wording: never surer than the numbers are."""
 
 from __future__ import annotations
 
 from textwrap import fill
 
+from ffaa import wording
 from ffaa.cli import text
 from ffaa.types import ClipVerdict, Difficulty, ForgeryType, FrameScore, Label, PersonVerdict, TellingFrame
 
@@ -12,7 +13,7 @@ _MARGIN, _COLUMN = 4, 16
 
 def is_uncertain(person: PersonVerdict) -> bool:
     """A hard case, or a mean score near the middle."""
-    return person.difficulty is Difficulty.HARD or person.match_score < text.WEAK
+    return person.difficulty is Difficulty.HARD or person.match_score < wording.WEAK
 
 
 def headline(person: PersonVerdict) -> str:
@@ -55,8 +56,8 @@ def _person(person: PersonVerdict, people: int, looked: int, answers: bool) -> l
     widths = [frame.box.width for frame in frames]
     scores = [frame.forgery_score for frame in frames]
     match = person.match_score
-    strength = "weak, " if match < text.WEAK else "moderate, " if match < text.STRONG else "strong, "
-    if uncertain and match >= text.WEAK:  # a strong mean of hard or differing frames is no strong finding
+    strength = "weak, " if match < wording.WEAK else "moderate, " if match < wording.STRONG else "strong, "
+    if uncertain and match >= wording.WEAK:  # a strong mean of hard or differing frames is no strong finding
         strength = ""
     agree = "the frames agree" if person.difficulty is Difficulty.EASY else "see the cautions"
     when = _range(f"{frames[0].time:.2f} s", f"{frames[-1].time:.2f} s")
@@ -88,7 +89,7 @@ def _telling(one: TellingFrame, frame: FrameScore, uncertain: bool, with_texts: 
     said = f"at {frame.time:.2f} s says {frame.label.value}, match {frame.match_score:.2f}, forgery score "
     rows = [_row("Telling frame", f"{said}{frame.forgery_score:.2f}, {frame.difficulty.value}")]
     if with_texts:
-        doubt = "[one reading among others, not a finding] " if uncertain or text.is_uncertain(verdict) else ""
+        doubt = f"[{wording.NOT_A_FINDING}] " if uncertain or wording.is_uncertain(verdict) else ""
         rows.append(_row("  Description", verdict.description))
         rows.append(_row("  Reasoning", doubt + verdict.reasoning))
     if verdict.heatmap:

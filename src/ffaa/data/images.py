@@ -81,19 +81,45 @@ def load_photo(source: str | Path | np.ndarray | Image.Image, limits: Limits = D
     """
     notes: list[str] = []
     if isinstance(source, (str, os.PathLike)):
-        path = shown(source)
-        data = _read(source, path, limits)
-        pixels = _decode_bytes(data, path, limits, notes)
-        digest = hashlib.sha256(data).hexdigest()
-    else:
-        path, digest = MEMORY, None
-        image = _from_array(source, notes) if isinstance(source, np.ndarray) else source
-        if not isinstance(image, Image.Image):
-            kind = type(source).__name__
-            raise InputError(f"a {kind} is not a photo; give a path, a uint8 RGB array (H, W, 3) or a PIL image")
-        _check_size(image.size, path, limits)
-        with _pillow(path):
-            pixels = _to_pixels(image, path, limits, notes)
+        return load_bytes(read_bytes(source, limits), shown(source), limits)
+    image = _from_array(source, notes) if isinstance(source, np.ndarray) else source
+    if not isinstance(image, Image.Image):
+        kind = type(source).__name__
+        raise InputError(f"a {kind} is not a photo; give a path, a uint8 RGB array (H, W, 3) or a PIL image")
+    _check_size(image.size, MEMORY, limits)
+    with _pillow(MEMORY):
+        pixels = _to_pixels(image, MEMORY, limits, notes)
+    return _photo(pixels, MEMORY, None, notes)
+
+
+def load_bytes(data: bytes, name: str, limits: Limits = DEFAULT) -> Photo:
+    """The bytes of a file -> Photo, as `load_photo`. name: stands in its source and in errors, one printable line."""
+    notes: list[str] = []
+    with opened(data, name) as image:
+        _check_size(image.size, name, limits)
+        if getattr(image, "is_animated", False):
+            animation = image.format in {"GIF", "WEBP", "PNG", "AVIF"}
+            notes.append("animated: first frame used" if animation else "holds several images: first one used")
+        pixels = _to_pixels(image, name, limits, notes, own=True)
+    return _photo(pixels, name, hashlib.sha256(data).hexdigest(), notes)
+
+
+def read_bytes(source: str | os.PathLike[str], limits: Limits = DEFAULT) -> bytes:
+    """The bytes of a regular file of at most `limits.max_bytes`, one at least. Raises InputError."""
+    return _read(source, shown(source), limits)
+
+
+@contextmanager
+def opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The image in the bytes, of which only the header is read. What a decoder raises inside becomes an InputError."""
+    formats: tuple[str, ...] = FORMATS
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        formats = ("AVIF", _heif(name))  # "mif1" may be either
+    with _pillow(name), Image.open(io.BytesIO(data), formats=formats) as image:
+        yield image
+
+
+def _photo(pixels: np.ndarray, path: str, digest: str | None, notes: list[str]) -> Photo:
     height, width = pixels.shape[:2]
     return Photo(pixels, Source(path=path, sha256=digest, width=width, height=height, notes=notes))
 
@@ -223,18 +249,6 @@ def _check_size(size: tuple[int, int], path: str, limits: Limits) -> None:
             f"{path}: {width:,} x {height:,} px is above the limit of {limits.max_pixels / 1e6:,.0f} million pixels; "
             "save a smaller copy"
         )
-
-
-def _decode_bytes(data: bytes, path: str, limits: Limits, notes: list[str]) -> np.ndarray:
-    formats: tuple[str, ...] = FORMATS
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        formats = ("AVIF", _heif(path))  # "mif1" may be either
-    with _pillow(path), Image.open(io.BytesIO(data), formats=formats) as image:
-        _check_size(image.size, path, limits)
-        if getattr(image, "is_animated", False):
-            animation = image.format in {"GIF", "WEBP", "PNG", "AVIF"}
-            notes.append("animated: first frame used" if animation else "holds several images: first one used")
-        return _to_pixels(image, path, limits, notes, own=True)
 
 
 def _heif(path: str) -> str:

@@ -1,0 +1,192 @@
+"""How a verdict is worded, in one place for terminal, report and page: never surer than the numbers are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ffaa.types import (
+    Answer,
+    CredentialAction,
+    CredentialStatus,
+    Difficulty,
+    ForgeryType,
+    Label,
+    Support,
+    UnparsedAnswer,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from ffaa.types import Credentials, EvidenceItem, EvidenceRecord, JudgedSentence
+
+WEAK = 0.7  # below this match score an answer is not said as a finding
+STRONG = 0.9
+UNUSUAL = 5  # measured items that are listed
+NOT_A_FINDING = "one reading among others, not a finding"
+NEVER_PROOF = "A model's opinion to check, never proof."
+
+# The IPTC digital source types that speak of generative AI.
+GENERATED = {
+    "trainedAlgorithmicMedia": "made by generative AI",
+    "trainedAlgorithmicData": "made by generative AI",
+    "compositeWithTrainedAlgorithmicMedia": "edited with generative AI, or put together with parts made by it",
+    "compositeSynthetic": "put together of parts of which at least one is synthetic",
+}
+_SOURCES = {
+    "algorithmicMedia": "made by software, not by generative AI",
+    "compositeCapture": "put together of several captures",
+    "computationalCapture": "captured by a camera that computes",
+    "digitalArt": "drawn digitally",
+    "digitalCapture": "captured by a digital camera",
+    "digitalCreation": "created digitally",
+    "humanEdits": "edited by a person",
+    "screenCapture": "a screenshot",
+}
+RELATIONSHIPS = {"parentOf": "the earlier version", "componentOf": "a part", "inputTo": "an input"}
+
+
+def is_uncertain(verdict: Verdict) -> bool:
+    """A hard case, or a chosen answer that matches the image badly."""
+    return verdict.difficulty is Difficulty.HARD or verdict.match_score < WEAK
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in a few words."""
+    fake = verdict.label is Label.FAKE
+    kind = "" if verdict.forgery_type in (None, ForgeryType.REAL) else verdict.forgery_type.value.lower()
+    if is_uncertain(verdict):
+        return f"leans {verdict.label.value}, uncertain" + (f" (if forged: perhaps {kind})" if fake and kind else "")
+    return f"FAKE - {kind or 'type not stated'}" if fake else "REAL - no sign of forgery was found"
+
+
+def explain(verdict: Verdict) -> str:
+    """What the headline means and what it does not, in one or two sentences."""
+    if is_uncertain(verdict):
+        hard, weak = verdict.difficulty is Difficulty.HARD, verdict.match_score < WEAK
+        why = " and ".join(["the three answers disagree"] * hard + ["the chosen answer fits the face weakly"] * weak)
+        return f"Undecided: {why}. Which way it leans is no ground to act on."
+    if verdict.label is Label.FAKE:
+        return "All three answers call the face forged. That is the model's opinion: check it by other means."
+    return "The model found nothing that it knows. Absence of traces is not authenticity."
+
+
+def strength(verdict: Verdict) -> str:
+    """The match score in a word."""
+    return "weak" if verdict.match_score < WEAK else "moderate" if verdict.match_score < STRONG else "strong"
+
+
+def agreement(verdict: Verdict) -> str:
+    """What the difficulty means."""
+    return "all three answers agree" if verdict.difficulty is Difficulty.EASY else "the three answers disagree"
+
+
+def reasoning(verdict: Verdict) -> str:
+    """The chosen answer's reasoning; of an uncertain verdict it is said that it is no finding."""
+    return (f"[{NOT_A_FINDING}] " if is_uncertain(verdict) else "") + verdict.reasoning
+
+
+def why_chosen(verdict: Verdict) -> str:
+    """Why one of the three answers was chosen."""
+    role = verdict.answers[verdict.chosen_index].role.value
+    others = [s for i, s in enumerate(verdict.match_scores) if i != verdict.chosen_index and s is not None]
+    if not others:
+        return f"The {role} answer is the only one that could be read."
+    beaten = " and ".join(f"{score:.2f}" for score in others)
+    return f"The {role} answer has the highest match score: {verdict.match_score:.2f}, against {beaten}."
+
+
+def stated(answer: Answer | UnparsedAnswer) -> str:
+    """What an answer determines."""
+    if isinstance(answer, UnparsedAnswer):
+        return "not readable"
+    kind = f", {answer.forgery_type.value.lower()}" if answer.forgery_type else ""
+    sure = "" if answer.probability is None else f", states probability {answer.probability:.2f}"
+    return f"{answer.result.value}{kind}{sure}"
+
+
+def most_unusual(record: EvidenceRecord) -> list[EvidenceItem]:
+    """The measured items with the greatest strength, strongest first."""
+    measured = [item for item in record.items.values() if item.value is not None and item.strength > 0]
+    return sorted(measured, key=lambda item: (-item.strength, item.name))[:UNUSUAL]
+
+
+def item_name(name: str) -> str:
+    """The name of a measured item in words."""
+    return name.split(":")[-1].replace("_", " ")
+
+
+def item_value(item: EvidenceItem) -> str:
+    """What was measured, with unit and region."""
+    return f"{item.word}, {item.value:.3g} {item.unit} ({item.region})"
+
+
+def mark(sentence: JudgedSentence) -> str:
+    """Whether a sentence is borne out, in words; capitals where it is not."""
+    return sentence.support.value.upper() if sentence.support is Support.CONTRADICTED else sentence.support.value
+
+
+def credentials(found: Credentials) -> list[str]:
+    """The content credentials in a few sentences."""
+    signer = credentials_signer(found)
+    lines = [credentials_generated(found), credentials_headline(found), f"Signer: {signer}." if signer else ""]
+    return [line for line in lines if line]
+
+
+def credentials_headline(found: Credentials) -> str:
+    """What became of the content credentials, in a sentence or two; never for or against the photo by itself."""
+    if found.status is CredentialStatus.ABSENT:
+        return "None in this file. Most photos carry none; that says nothing for or against it."
+    if found.status is CredentialStatus.NOT_CHECKED:
+        return f"Not checked: {found.reason}."
+    if found.status is CredentialStatus.UNREADABLE:
+        return f"Unreadable: {found.reason}. That says nothing for or against the photo."
+    if found.status is CredentialStatus.VALID:
+        return "Present, and the signature fits: what it covers of this file was not changed since it was signed."
+    if any(problem.split(":")[0].endswith(("Hash.mismatch", "hash.mismatch")) for problem in found.problems):
+        why = "the file was changed after it was signed"
+    elif any("mismatch" in problem.split(":")[0] for problem in found.problems):
+        why = "the credentials themselves were changed or damaged"
+    else:
+        why = "they fail the checks listed here"
+    return f"Present, but INVALID: {why}. What they state is not borne out. Ordinary software causes this too."
+
+
+def credentials_signer(found: Credentials) -> str:
+    """Who signed, as surely as it is known; '' where nobody did."""
+    name = ", ".join(filter(None, (found.signer, found.organisation)))
+    if found.status not in (CredentialStatus.VALID, CredentialStatus.INVALID):
+        return ""
+    if found.trusted:
+        return f"{name or 'nameless'} (on the trust list that was given)"
+    where = "not on the trust list that was given" if found.trusted is False else "no trust list was given"
+    return f"states the name {name or '(none)'}; not confirmed: {where}, and anybody can sign under any name"
+
+
+def credentials_generated(found: Credentials) -> str:
+    """What the credentials say of generative AI, with how far that holds; '' where they say nothing of it."""
+    own = [GENERATED[kind] for kind in found.source_types if kind in GENERATED]
+    parts = [GENERATED[kind] for one in found.ingredients for kind in one.source_types if kind in GENERATED]
+    said = [f"this picture was {what}" for what in dict.fromkeys(own)]
+    said += [f"an earlier version or a part of it was {what}" for what in dict.fromkeys(parts)]
+    if not said:
+        return ""
+    holds = ""
+    if found.status is not CredentialStatus.VALID:
+        holds = " The credentials are invalid, so this is not borne out."
+    elif not found.trusted:
+        holds = " Who says so is not confirmed."
+    return f"The credentials say: {'; '.join(said)}.{holds}"
+
+
+def credentials_action(action: CredentialAction) -> str:
+    """One action in a line."""
+    what = action.action.removeprefix("c2pa.").replace("_", " ").replace(".", " ")
+    source = GENERATED.get(action.source_type) or _SOURCES.get(action.source_type) or action.source_type
+    parts = [source, f"with {action.software}" if action.software else "", action.when, action.description]
+    told = "; ".join(part for part in parts if part)
+    return f"{what}: {told}" if told else what
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without control characters: what a model writes must not steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

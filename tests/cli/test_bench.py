@@ -63,6 +63,23 @@ def test_table_in_three_formats(result, run):
     assert run("bench", "table", result.path, "--format", "pdf").code == 2
 
 
+def test_robustness(folders, run, tiny_manifest, tmp_path):
+    (folders / "b.yaml").write_text("name: b\nrobustness: {strengths: {jpeg: [50]}, per_class: 1}\n")
+    done = run("bench", "robustness", folders / "b.yaml", "--data", tiny_manifest, "--out", folders / "r.json",
+               "--detector", folders / "bright")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.startswith("## Area under the curves")
+    assert run("bench", "table", folders / "r.json").out == done.out
+    lines = run("bench", "table", folders / "r.json", "--format", "csv").out.splitlines()
+    assert lines[0].startswith("corruption,strength,pool,row,")
+    assert len(lines) == 1 + 2 * 2
+    shown = run("bench", "plot", folders / "r.json", "--out", tmp_path / "plots").out.splitlines()
+    assert [line.rsplit("/", 1)[1] for line in shown] == [
+        f"robustness-{pool}-{of}.png" for pool in ("in-domain", "ALL") for of in ("acc", "auc")
+    ]
+    assert run("bench", "report", folders / "r.json", "--out", tmp_path / "x.html").code == 1  # of `run` alone
+
+
 def test_compare(result, run):
     found = run("bench", "compare", result.path, "bright", "m")
     assert found.out.startswith("## bright minus m")

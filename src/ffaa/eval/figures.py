@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from ffaa.eval.result import (
     RowFigures,
     Says,
     VideoFigures,
+    images_per_second,
 )
 from ffaa.eval.run import Outcome, versions
 from ffaa.types import Difficulty, ForgeryType, Label
@@ -127,7 +127,7 @@ def make_result(
             d.name: DetectorFigures(
                 **d.about.model_dump(),
                 rows=list(d.rows),
-                images_per_second=1 / max(median(o.seconds for o in outcomes[d.name]), 1e-9),
+                images_per_second=images_per_second(outcomes[d.name]),
             )
             for d in detectors
         },
@@ -162,12 +162,13 @@ def _group(found: Photos, inside: Bools, drawn: Weights, limits: Mapping[str, Ma
         real=int((~fake).sum()),
         fake=int(fake.sum()),
         whole_image=int(np.array(found.whole_image)[inside].sum()),
-        rows={row: _row(found, row, inside, drawn[:, inside], limits[row]) for row in found.says},
+        rows={row: row_figures(found, row, inside, drawn[:, inside], limits[row]) for row in found.says},
         answers={name: _answers(found, name, inside, drawn[:, inside]) for name in found.answers},
     )
 
 
-def _row(found: Photos, row: str, inside: Bools, drawn: Weights, limits: Mapping[str, float]) -> RowFigures:
+def row_figures(found: Photos, row: str, inside: Bools, drawn: Weights, limits: Mapping[str, float]) -> RowFigures:
+    """A row's figures on some photos. inside: (N,) which. drawn: their resamples. limits: thresholds by name."""
     says = found.says[row]
     fake, score = np.array(found.fake)[inside], np.array(says.score)[inside]
     said = [s for s, take in zip(says.fake, inside, strict=True) if take]

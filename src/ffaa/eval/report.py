@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping
 
 from ffaa.data.stats import Table
-from ffaa.eval.plots import figures
+from ffaa.eval.plots import figures, provenance, write_png
 from ffaa.eval.result import Result
 from ffaa.eval.tables import as_html, tables
 
@@ -22,7 +22,7 @@ def report(found: Result) -> str:
     images = []
     for name, figure in figures(found).items():
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+        write_png(figure, file, provenance(found))
         data = base64.b64encode(file.getvalue()).decode()
         images.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>\n')
     title = html.escape(f"Benchmark {found.recipe.name}")

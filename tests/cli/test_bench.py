@@ -63,6 +63,20 @@ def test_table_in_three_formats(result, run):
     assert run("bench", "table", result.path, "--format", "pdf").code == 2
 
 
+def test_table_by_an_attribute(result, run, folders, tiny_manifest):
+    bad = run("bench", "table", result.path, "--by", "width")
+    assert bad.code == 2
+    assert "name it in the recipe's `attributes`" in bad.err
+    (folders / "b.yaml").write_text("name: b\nper_class: 2\nattributes: [width]\n")
+    done = run("bench", "run", folders / "b.yaml", "--data", tiny_manifest, "--out", result.path, "--detector",
+               folders / "bright", "--batch", 5)  # fmt: skip
+    assert done.code == 0, done.err
+    assert run("bench", "table", result.path, "--by", "width").out.startswith("## By width")
+    lines = run("bench", "table", result.path, "--by", "width", "--format", "csv").out.splitlines()
+    assert lines[0] == "pool,,width,real,fake,reals called fake,fakes found"
+    assert "<h2>By width</h2>" in run("bench", "table", result.path, "--by", "width", "--format", "html").out
+
+
 def test_robustness(folders, run, tiny_manifest, tmp_path):
     (folders / "b.yaml").write_text("name: b\nrobustness: {strengths: {jpeg: [50]}, per_class: 1}\n")
     done = run("bench", "robustness", folders / "b.yaml", "--data", tiny_manifest, "--out", folders / "r.json",

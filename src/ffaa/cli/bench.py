@@ -41,14 +41,15 @@ def run(
 ) -> None:
     """Judge the benchmark's photos, write figures per set and pooled, print the tables. Resumes after a kill."""
     with needs("train"):
-        from ffaa.eval import benchmark, detectors, figures, result, tables
+        from ffaa.eval import attributes, benchmark, detectors, figures, result, tables
         from ffaa.eval import run as runs
 
     command = _begin()
     settings = benchmark.load_bench(recipe)
+    told = attributes.read(settings, data)
     chosen = detectors.load_detectors(detector or ["nano"], device)
     outcomes = runs.run(settings, data, chosen, out.with_suffix(".records"), batch)
-    found = figures.make_result(settings, outcomes, chosen, command, batch)
+    found = figures.make_result(settings, outcomes, chosen, command, batch, attributes=told)
     result.write_result(out, found)
     typer.echo(tables.as_markdown(found))
 
@@ -87,12 +88,24 @@ def _begin() -> str:
 def table(
     result: AnyResult,
     format: Annotated[Format, typer.Option(help="csv: all figures, one line per set and detector.")] = Format.MARKDOWN,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ATTRIBUTE", help="False positives and found fakes by a column of the recipe's attributes."
+        ),
+    ] = None,
 ) -> None:
     """Print the tables of a result."""
     with needs("train"):
         from ffaa.data.stats import markdown
-        from ffaa.eval import kinds, tables
+        from ffaa.eval import fairness, kinds, tables
+        from ffaa.eval.result import read_result
 
+    if by is not None:
+        shown = fairness.table(read_result(result), by)
+        made = {Format.CSV: tables.cells_as_csv, Format.HTML: lambda t: tables.as_html([t])}
+        typer.echo(made.get(format, lambda t: markdown([t]))(shown), nl=False)
+        return
     kind, found = kinds.read_any(result)
     if format is Format.CSV:
         typer.echo(kind.as_csv(found), nl=False)

@@ -68,6 +68,7 @@ class BenchRecipe(BaseModel):
     )
     size: int = Field(224, ge=32, description="side of the face crop that all detectors see, pixels")
     seed: int = 0
+    attributes: tuple[str, ...] = Field((), description="columns of the manifests by which errors are compared")
     robustness: Robustness = Field(default_factory=Robustness, description="read by `ffaa bench robustness` alone")
 
     @model_validator(mode="after")
@@ -84,8 +85,12 @@ def load_bench(path: Path) -> BenchRecipe:
 
 def read_rows(recipe: BenchRecipe, data: Path) -> list[Row]:
     """All rows of the recipe's manifests; paths and shards are relative to `data`. Raises InputError."""
-    names = (recipe.manifest,) if isinstance(recipe.manifest, str) else recipe.manifest
-    return [row for name in names for row in _rows(data, name)]
+    return [row for name in manifests(recipe) for row in _rows(data, name)]
+
+
+def manifests(recipe: BenchRecipe) -> tuple[str, ...]:
+    """The manifests' names."""
+    return (recipe.manifest,) if isinstance(recipe.manifest, str) else recipe.manifest
 
 
 def _rows(data: Path, name: str) -> Iterator[Row]:

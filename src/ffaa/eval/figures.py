@@ -115,9 +115,10 @@ def make_result(
     command: str,
     batch: int,
     count: int = RESAMPLES,
+    attributes: Mapping[str, list[str]] | None = None,
 ) -> Result:
-    """The figures of a run and all that it takes to repeat it."""
-    found = photos(recipe, outcomes)
+    """The figures of a run and all that it takes to repeat it. attributes: see `ffaa.eval.attributes`."""
+    found = photos(recipe, outcomes).model_copy(update={"attributes": dict(attributes or {})})
     own = {row: d.about.threshold if row == d.name else None for d in detectors for row in d.rows}
     return Result(
         format=FORMAT,

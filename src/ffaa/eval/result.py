@@ -40,7 +40,8 @@ class Answers(Record):
 
 class Photos(Record):
     """All photos of the run, a list per column. set: the name that its figures stand under. pool: 'ALL', the in-domain
-    one's name, or 'validation'. video: a number per video, -1 for photos that stand alone."""
+    one's name, or 'validation'. video: a number per video, -1 for photos that stand alone. attributes: the
+    recipe's."""
 
     set: list[str]
     pool: list[str]
@@ -50,6 +51,7 @@ class Photos(Record):
     whole_image: list[bool]
     says: dict[str, Says]
     answers: dict[str, Answers]
+    attributes: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class VideoFigures(Record):

@@ -120,7 +120,7 @@ def run(
         raise InputError(f"no photo of split '{recipe.in_domain}' or '{recipe.open_world}' in {data}")
     steps = [(start, place) for start in range(0, len(todo), batch) for place in range(len(every))]
     ends = list(accumulate(min(batch, len(todo) - start) for start, _ in steps))
-    plain = recipe.model_dump(mode="json")
+    plain = recipe.model_dump(mode="json", exclude={"attributes"})
     lines = {d.name: claim(records, d, run_of(plain, todo, d, batch)) for d in detectors}
     done = {d.name: _resume(lines[d.name], ends) for d in detectors}
     files = {name: path.open("a", encoding="utf-8") for name, path in lines.items()}

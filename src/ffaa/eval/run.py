@@ -108,7 +108,8 @@ def run(
 
 def _resume(recipe: BenchRecipe, todo: Sequence[Row], one: Detector, records: Path, batch: int) -> list[Outcome]:
     """What is done; whole batches only, so that a photo is always judged beside the same others."""
-    lines = claim(records, one, run_of(recipe.model_dump(mode="json", exclude={"robustness"}), todo, one, batch))
+    decides = recipe.model_dump(mode="json", exclude={"robustness", "attributes"})
+    lines = claim(records, one, run_of(decides, todo, one, batch))
     done = resume_jsonl(lines, Outcome)
     if len(done) < len(todo):
         done = resume_jsonl(lines, Outcome, batch)

@@ -155,6 +155,13 @@ def as_csv(found: Result) -> str:
     return text.getvalue()
 
 
+def cells_as_csv(shown: Table) -> str:
+    """A table's cells."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([shown.header, *shown.rows])
+    return text.getvalue()
+
+
 def as_html(shown: Sequence[Table]) -> str:
     """Tables as an HTML fragment."""
     parts = []

@@ -94,6 +94,23 @@ def test_robustness(folders, run, tiny_manifest, tmp_path):
     assert run("bench", "report", folders / "r.json", "--out", tmp_path / "x.html").code == 1  # of `run` alone
 
 
+def test_explain(run, folders, tiny_manifest, tmp_path, monkeypatch):
+    from tests.eval.test_explain import Talker
+
+    monkeypatch.setattr("ffaa.eval.detectors.load_detectors", lambda given, device: [Talker()])
+    out = tmp_path / "e.json"
+    done = run("bench", "explain", folders / "b.yaml", "--data", tiny_manifest, "--limit", 1, "--out", out)
+    assert done.code == 0, done.err
+    assert done.out.startswith("## Answers and sentences")
+    assert run("bench", "table", out).out == done.out
+    assert run("bench", "table", out, "--format", "csv").out.startswith("detector,table,figure,")
+    assert run("bench", "plot", out, "--out", tmp_path).code == 2
+    assert run("bench", "explain", "--out", out).err.startswith("ffaa: nothing to explain: give a recipe, a set, or")
+    bad = run("bench", "explain", folders / "b.yaml", "--out", out)
+    assert bad.code == 2
+    assert "a recipe needs --data" in bad.err
+
+
 def test_compare(result, run):
     found = run("bench", "compare", result.path, "bright", "m")
     assert found.out.startswith("## bright minus m")

@@ -13,7 +13,9 @@ from ffaa.cli.extras import needs
 app = typer.Typer(help="Evaluate detectors on a benchmark.", no_args_is_help=True)
 
 ResultFile = Annotated[Path, typer.Argument(metavar="RESULT", help="A file that `run` wrote.")]
-AnyResult = Annotated[Path, typer.Argument(metavar="RESULT", help="A file that `run` or `robustness` wrote.")]
+AnyResult = Annotated[
+    Path, typer.Argument(metavar="RESULT", help="A file that `run`, `robustness` or `explain` wrote.")
+]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, see recipes/bench/.")]
 Data = Annotated[Path, typer.Option(help="Folder that the recipe's manifests lie in.")]
 Out = Annotated[Path, typer.Option(help="Result file (JSON); what was said of each photo lies beside it.")]
@@ -72,6 +74,45 @@ def robustness(
     found = runs.make_result(settings, seen, chosen, command, batch)
     result.write_result(out, found)
     typer.echo(markdown(curves.tables(found)))
+
+
+@app.command("explain")
+def explain(
+    out: Out,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RECIPE|SET]", help="A YAML file, see recipes/bench/, or a set of `ffaa data build`."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder that the recipe's manifests lie in.")] = None,
+    people: Annotated[
+        Path | None, typer.Option(help="Folder of DD-VQA: answers are held against what people wrote about its frames.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many photos per set and label, and frames per label.")
+    ] = None,
+    detector: Detectors = None,
+    device: Device = "auto",
+) -> None:
+    """Score explanations: heatmaps against masks, areas named against areas changed, sentences against what was
+    measured, words against people's; contradictions and unread answers. Resumes after a kill."""
+    with needs("train"):
+        from ffaa.data.stats import markdown
+        from ffaa.errors import UsageError
+        from ffaa.eval import benchmark, detectors, reasons, result
+        from ffaa.eval import explain as runs
+
+    command = _begin()
+    if recipe is None and people is None:
+        raise UsageError("nothing to explain: give a recipe, a set, or --people FOLDER")
+    settings, folder = (None, Path()) if recipe is None else runs.recipe_of(recipe, data)
+    todo = runs.jobs(settings, folder, people, limit)
+    chosen = runs.explainers(detectors.load_detectors(detector or ["nano"], device))
+    named = settings or benchmark.BenchRecipe(name="people")
+    told = runs.settings_of(settings, people, limit)
+    found = runs.run(told, todo, named.size, chosen, out.with_suffix(".records"))
+    scored = reasons.make_result(named, found, chosen, command)
+    result.write_result(out, scored)
+    typer.echo(markdown(reasons.tables(scored)))
 
 
 def _begin() -> str:

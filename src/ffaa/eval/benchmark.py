@@ -84,7 +84,7 @@ def load_bench(path: Path) -> BenchRecipe:
 
 
 def read_rows(recipe: BenchRecipe, data: Path) -> list[Row]:
-    """All rows of the recipe's manifests; paths and shards are relative to `data`. Raises InputError."""
+    """All rows of the recipe's manifests; paths, shards and masks are relative to `data`. Raises InputError."""
     return [row for name in manifests(recipe) for row in _rows(data, name)]
 
 
@@ -101,6 +101,8 @@ def _rows(data: Path, name: str) -> Iterator[Row]:
         if plain or row.size:  # without crops, a built manifest's paths are relative to the photos' folder already
             place = "shard" if row.shard else "path"
             row = row.model_copy(update={place: (folder / getattr(row, place)).as_posix()})
+        if row.mask and (plain or row.size):
+            row = row.model_copy(update={"mask": (folder / row.mask).as_posix()})
         yield row
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ffaa.assistant import Assistant, choose_device
 from ffaa.data.faces import resize_square
 from ffaa.errors import UsageError
 from ffaa.mids.train import majority
-from ffaa.types import Answer, Difficulty, Face, ForgeryType, Label, Record
+from ffaa.types import Answer, Difficulty, Face, ForgeryType, JudgedSentence, Label, Record, UnparsedAnswer
 from ffaa.weights import MODEL_FILE, model_names
 
 UNSURE = 0.5  # the score of a face of which nothing could be read, and the usual threshold
@@ -66,6 +66,26 @@ class Detector(Protocol):
     def judge(self, faces: Sequence[Face]) -> list[Judgement]: ...
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What a detector says of one face, in words. label: the determination, None where it could not be read. chosen:
+    the answer that stands for it. sentences: of the chosen one, held against what was measured. heat: where the chosen
+    determination comes from, float32 (S, S) in [0, 1]; None for a detector without a heatmap."""
+
+    label: Label | None
+    answers: list[Answer | UnparsedAnswer]
+    chosen: Answer | None
+    sentences: list[JudgedSentence]
+    heat: np.ndarray | None
+
+
+@runtime_checkable
+class Explainer(Detector, Protocol):
+    """A detector that gives reasons."""
+
+    def explain(self, face: Face) -> Explanation: ...
+
+
 class Ffaa:
     """The assistant. Its rows: NAME (MIDS decides), NAME/anchor (the MLLM alone), NAME/majority (of the three
     determinations), and NAME/tower where the model has a tower with a linear head."""
@@ -110,6 +130,16 @@ class Ffaa:
                 )
             )
         return judgements
+
+    def explain(self, face: Face) -> Explanation:
+        """Its answers to one face, the chosen one's sentences, and the heatmap of its determination."""
+        small = _resized(face, self.about.image_size)
+        judged = self._assistant.judge([small])[0]
+        chosen = None if judged.decision is None else judged.answers[judged.decision.chosen_index]
+        if not isinstance(chosen, Answer):
+            return Explanation(None, judged.answers, None, [], None)
+        _, sentences = self._assistant.hold(small, chosen.description, chosen.reasoning, judged.evidence)
+        return Explanation(chosen.result, judged.answers, chosen, sentences, self._assistant.heat(small, chosen))
 
     @torch.inference_mode()
     def _tower(self, face: Face) -> list[Says]:

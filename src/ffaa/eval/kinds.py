@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from ffaa.data.stats import Table
-from ffaa.eval import curves, plots, robustness, tables
+from ffaa.errors import UsageError
+from ffaa.eval import curves, plots, reasons, robustness, tables
 from ffaa.eval.result import format_of, read_as, read_result
 
 
@@ -26,9 +27,18 @@ def _read_robustness(path: Path) -> robustness.RobustnessResult:
     return read_as(path, robustness.RobustnessResult, robustness.FORMAT, "ffaa bench robustness")
 
 
+def _read_explain(path: Path) -> reasons.ExplainResult:
+    return read_as(path, reasons.ExplainResult, reasons.FORMAT, "ffaa bench explain")
+
+
+def _no_figures(found: Any) -> dict[str, Figure]:
+    raise UsageError("a result of `ffaa bench explain` has tables alone; see `ffaa bench table`")
+
+
 PLAIN = Kind(read_result, tables.tables, tables.as_csv, plots.figures)
 KINDS: dict[str, Kind] = {
     robustness.FORMAT: Kind(_read_robustness, curves.tables, curves.as_csv, curves.figures),
+    reasons.FORMAT: Kind(_read_explain, reasons.tables, reasons.as_csv, _no_figures),
 }
 
 

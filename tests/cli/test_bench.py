@@ -97,7 +97,7 @@ def test_robustness(folders, run, tiny_manifest, tmp_path):
 def test_explain(run, folders, tiny_manifest, tmp_path, monkeypatch):
     from tests.eval.test_explain import Talker
 
-    monkeypatch.setattr("ffaa.eval.detectors.load_detectors", lambda given, device: [Talker()])
+    monkeypatch.setattr("ffaa.eval.detectors.load_detectors", lambda *args: [Talker()])
     out = tmp_path / "e.json"
     done = run("bench", "explain", folders / "b.yaml", "--data", tiny_manifest, "--limit", 1, "--out", out)
     assert done.code == 0, done.err

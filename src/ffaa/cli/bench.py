@@ -21,12 +21,15 @@ Data = Annotated[Path, typer.Option(help="Folder that the recipe's manifests lie
 Out = Annotated[Path, typer.Option(help="Result file (JSON); what was said of each photo lies beside it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Batch = Annotated[int, typer.Option(min=1, help="Faces at once.")]
+Asking = Annotated[
+    Path | None, typer.Option(help="YAML: how other models are asked (requests_per_minute ...), see docs/bench.md.")
+]
 Detectors = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]WHICH",
-        help="A name of `ffaa weights list`, a model's folder or that of a trained baseline; may be given more than "
-        "once. Default: nano.",
+        help="A name of `ffaa weights list`, a model's folder or that of a trained baseline; or another model to ask: "
+        "openai:MODEL@URL (key: OPENAI_API_KEY), hf:FOLDER. May be given more than once. Default: nano.",
     ),
 ]
 
@@ -39,7 +42,13 @@ class Format(StrEnum):
 
 @app.command("run")
 def run(
-    recipe: RecipeFile, data: Data, out: Out, detector: Detectors = None, device: Device = "auto", batch: Batch = 8
+    recipe: RecipeFile,
+    data: Data,
+    out: Out,
+    detector: Detectors = None,
+    device: Device = "auto",
+    batch: Batch = 8,
+    asking: Asking = None,
 ) -> None:
     """Judge the benchmark's photos, write figures per set and pooled, print the tables. Resumes after a kill."""
     with needs("train"):
@@ -49,7 +58,7 @@ def run(
     command = _begin()
     settings = benchmark.load_bench(recipe)
     told = attributes.read(settings, data)
-    chosen = detectors.load_detectors(detector or ["nano"], device)
+    chosen = detectors.load_detectors(detector or ["nano"], device, asking, _replies(out))
     outcomes = runs.run(settings, data, chosen, out.with_suffix(".records"), batch)
     found = figures.make_result(settings, outcomes, chosen, command, batch, attributes=told)
     result.write_result(out, found)
@@ -58,7 +67,13 @@ def run(
 
 @app.command("robustness")
 def robustness(
-    recipe: RecipeFile, data: Data, out: Out, detector: Detectors = None, device: Device = "auto", batch: Batch = 8
+    recipe: RecipeFile,
+    data: Data,
+    out: Out,
+    detector: Detectors = None,
+    device: Device = "auto",
+    batch: Batch = 8,
+    asking: Asking = None,
 ) -> None:
     """The benchmark's photos as they are and corrupted at graded strengths: compression, scaling, blur, noise, light,
     colour, video, another cut. Faces are found once. Resumes after a kill."""
@@ -69,7 +84,7 @@ def robustness(
 
     command = _begin()
     settings = benchmark.load_bench(recipe)
-    chosen = detectors.load_detectors(detector or ["nano"], device)
+    chosen = detectors.load_detectors(detector or ["nano"], device, asking, _replies(out))
     seen = runs.run(settings, data, chosen, out.with_suffix(".records"), batch)
     found = runs.make_result(settings, seen, chosen, command, batch)
     result.write_result(out, found)
@@ -92,6 +107,7 @@ def explain(
     ] = None,
     detector: Detectors = None,
     device: Device = "auto",
+    asking: Asking = None,
 ) -> None:
     """Score explanations: heatmaps against masks, areas named against areas changed, sentences against what was
     measured, words against people's; contradictions and unread answers. Resumes after a kill."""
@@ -106,13 +122,17 @@ def explain(
         raise UsageError("nothing to explain: give a recipe, a set, or --people FOLDER")
     settings, folder = (None, Path()) if recipe is None else runs.recipe_of(recipe, data)
     todo = runs.jobs(settings, folder, people, limit)
-    chosen = runs.explainers(detectors.load_detectors(detector or ["nano"], device))
+    chosen = runs.explainers(detectors.load_detectors(detector or ["nano"], device, asking, _replies(out)))
     named = settings or benchmark.BenchRecipe(name="people")
     told = runs.settings_of(settings, people, limit)
     found = runs.run(told, todo, named.size, chosen, out.with_suffix(".records"))
     scored = reasons.make_result(named, found, chosen, command)
     result.write_result(out, scored)
     typer.echo(markdown(reasons.tables(scored)))
+
+
+def _replies(out: Path) -> Path:
+    return out.with_suffix(".records") / "replies.sqlite"
 
 
 def _begin() -> str:

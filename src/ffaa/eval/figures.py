@@ -52,6 +52,7 @@ def photos(recipe: BenchRecipe, outcomes: Mapping[str, Sequence[Outcome]]) -> Ph
             row: Says(
                 fake=[None if (said := o.says[row].label) is None else said is Label.FAKE for o in found],
                 score=[round(o.says[row].score, 6) for o in found],
+                refused=refused if any(refused := [o.says[row].refused for o in found]) else [],
             )
             for found in outcomes.values()
             for row in found[0].says
@@ -174,13 +175,17 @@ def row_figures(found: Photos, row: str, inside: Bools, drawn: Weights, limits: 
     fake, score = np.array(found.fake)[inside], np.array(says.score)[inside]
     said = [s for s, take in zip(says.fake, inside, strict=True) if take]
     metrics = set_metrics(fake.tolist(), said, score.tolist(), limits)
-    acc = estimate(metrics.acc, means(right(says, found.fake)[inside], drawn))
+    refused = np.array(says.refused or [False] * len(inside))[inside]
+    hit = right(says, found.fake)[inside]
+    acc = estimate(metrics.acc, means(hit, drawn))
     auc = None if metrics.auc is None else estimate(metrics.auc, aucs(fake, score, drawn))
     return RowFigures(
         **metrics.model_dump(),
         acc_interval=(acc.low, acc.high),
         auc_interval=auc and (auc.low, auc.high),
-        unread=said.count(None),
+        unread=said.count(None) - int(refused.sum()),
+        refused=int(refused.sum()),
+        acc_answered=float(hit[~refused].mean()) if 0 < refused.sum() < len(refused) else None,
         video=_video(np.array(found.video)[inside], fake, score),
     )
 

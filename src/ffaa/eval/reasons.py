@@ -187,7 +187,7 @@ def summarise(found: Sequence[Explained], count: int = RESAMPLES, seed: int = 0)
             photos=len(met),
             rouge=alike(met, lambda one: one.people.rouge),  # type: ignore[union-attr]
             cosine=alike(met, lambda one: one.people.cosine),  # type: ignore[union-attr]
-            areas=areas(met, lambda one: one.people and one.people.areas),
+            areas=areas(met, lambda one: one.people.areas if one.people else None),
         ),
     )  # fmt: skip
 

@@ -23,10 +23,12 @@ Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class Says(Record):
-    """One row's view of all photos, in the run's order: fake None where nothing could be read."""
+    """One row's view of all photos, in the run's order: fake None where nothing could be read. refused: whether it
+    declined; [] where it never did."""
 
     fake: list[bool | None]
     score: list[Score]
+    refused: list[bool] = Field(default_factory=list)
 
 
 class Answers(Record):
@@ -68,6 +70,8 @@ class RowFigures(SetMetrics):
     acc_interval: tuple[float, float]
     auc_interval: tuple[float, float] | None
     unread: int = Field(description="photos of which nothing could be read; they count as wrong")
+    refused: int = Field(0, description="photos on which it declined to answer; they count as wrong, not as unread")
+    acc_answered: float | None = Field(None, description="ACC without those; None where there are none, or only those")
     video: VideoFigures | None = Field(description="only where a video has several frames")
 
 

@@ -27,8 +27,10 @@ from ffaa.types import (
     Answer,
     Difficulty,
     Evidence,
+    EvidenceRecord,
     Face,
     Failure,
+    JudgedSentence,
     Placed,
     Source,
     Support,
@@ -128,12 +130,16 @@ class Assistant:
 
         Computed by the MIDS object that decided. with_text False leaves the text branch out.
         """
+        return self.heat_of(face, verdict.answers[verdict.chosen_index], with_text)
+
+    def heat_of(self, face: Face, answer: Answer | UnparsedAnswer, with_text: bool = True) -> np.ndarray:
+        """Grad-CAM of the class in which a readable answer is right, as `heat` gives it."""
+        assert isinstance(answer, Answer)  # an unparsed one is never chosen
         pixels = self.engine.pixels(face.image)[0]
-        chosen = verdict.answers[verdict.chosen_index]
         ids = mask = None
         if with_text:
-            ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([chosen]))
-        return heatmap(self.engine.mids, pixels, verdict.label, face.image.shape[0], ids, mask)
+            ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([answer]))
+        return heatmap(self.engine.mids, pixels, answer.result, face.image.shape[0], ids, mask)
 
     def detect(self, pixels: np.ndarray) -> tuple[list[Detection], list[Detection]]:
         """(usable, too small) faces of a uint8 RGB (H, W, 3) photo, each largest first."""
@@ -263,12 +269,7 @@ class Assistant:
     def examine(self, face: Face, verdict: Verdict) -> Verdict:
         """The verdict with all that can be measured on its face, and its answer's sentences held against that."""
         started = time.perf_counter()
-        record, own = examine_face(face), None
-        template = self.engine.mllm.template
-        if template.reads_evidence and not template.reads_items:
-            record, own = with_measures(record, verdict.evidence), nano_claims()
-        sentences = judge_text(verdict.description, record, "description", own)
-        sentences += judge_text(verdict.reasoning, record, "reasoning", own)
+        record, sentences = self.hold(face, verdict.description, verdict.reasoning, verdict.evidence)
         wrong = sum(sentence.support is Support.CONTRADICTED for sentence in sentences)
         said = f"{wrong} of {len(sentences)} sentences of the answer {'is' if wrong == 1 else 'are'} contradicted"
         cautions = [f"{said} by what was measured"] if wrong else []
@@ -280,6 +281,18 @@ class Assistant:
                 "timings": verdict.timings.model_copy(update={"examine": time.perf_counter() - started}),
             }
         )
+
+    def hold(
+        self, face: Face, description: str, reasoning: str, evidence: Sequence[Evidence]
+    ) -> tuple[EvidenceRecord, list[JudgedSentence]]:
+        """All that can be measured on a face, and the sentences of an answer held against it. evidence: what the model
+        read of the face."""
+        record, own = examine_face(face), None
+        template = self.engine.mllm.template
+        if template.reads_evidence and not template.reads_items:
+            record, own = with_measures(record, evidence), nano_claims()
+        sentences = judge_text(description, record, "description", own)
+        return record, sentences + judge_text(reasoning, record, "reasoning", own)
 
 
 @dataclass

@@ -63,6 +63,54 @@ def test_table_in_three_formats(result, run):
     assert run("bench", "table", result.path, "--format", "pdf").code == 2
 
 
+def test_table_by_an_attribute(result, run, folders, tiny_manifest):
+    bad = run("bench", "table", result.path, "--by", "width")
+    assert bad.code == 2
+    assert "name it in the recipe's `attributes`" in bad.err
+    (folders / "b.yaml").write_text("name: b\nper_class: 2\nattributes: [width]\n")
+    done = run("bench", "run", folders / "b.yaml", "--data", tiny_manifest, "--out", result.path, "--detector",
+               folders / "bright", "--batch", 5)  # fmt: skip
+    assert done.code == 0, done.err
+    assert run("bench", "table", result.path, "--by", "width").out.startswith("## By width")
+    lines = run("bench", "table", result.path, "--by", "width", "--format", "csv").out.splitlines()
+    assert lines[0] == "pool,,width,real,fake,reals called fake,fakes found"
+    assert "<h2>By width</h2>" in run("bench", "table", result.path, "--by", "width", "--format", "html").out
+
+
+def test_robustness(folders, run, tiny_manifest, tmp_path):
+    (folders / "b.yaml").write_text("name: b\nrobustness: {strengths: {jpeg: [50]}, per_class: 1}\n")
+    done = run("bench", "robustness", folders / "b.yaml", "--data", tiny_manifest, "--out", folders / "r.json",
+               "--detector", folders / "bright")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.startswith("## Area under the curves")
+    assert run("bench", "table", folders / "r.json").out == done.out
+    lines = run("bench", "table", folders / "r.json", "--format", "csv").out.splitlines()
+    assert lines[0].startswith("corruption,strength,pool,row,")
+    assert len(lines) == 1 + 2 * 2
+    shown = run("bench", "plot", folders / "r.json", "--out", tmp_path / "plots").out.splitlines()
+    assert [line.rsplit("/", 1)[1] for line in shown] == [
+        f"robustness-{pool}-{of}.png" for pool in ("in-domain", "ALL") for of in ("acc", "auc")
+    ]
+    assert run("bench", "report", folders / "r.json", "--out", tmp_path / "x.html").code == 1  # of `run` alone
+
+
+def test_explain(run, folders, tiny_manifest, tmp_path, monkeypatch):
+    from tests.eval.test_explain import Talker
+
+    monkeypatch.setattr("ffaa.eval.detectors.load_detectors", lambda *args: [Talker()])
+    out = tmp_path / "e.json"
+    done = run("bench", "explain", folders / "b.yaml", "--data", tiny_manifest, "--limit", 1, "--out", out)
+    assert done.code == 0, done.err
+    assert done.out.startswith("## Answers and sentences")
+    assert run("bench", "table", out).out == done.out
+    assert run("bench", "table", out, "--format", "csv").out.startswith("detector,table,figure,")
+    assert run("bench", "plot", out, "--out", tmp_path).code == 2
+    assert run("bench", "explain", "--out", out).err.startswith("ffaa: nothing to explain: give a recipe, a set, or")
+    bad = run("bench", "explain", folders / "b.yaml", "--out", out)
+    assert bad.code == 2
+    assert "a recipe needs --data" in bad.err
+
+
 def test_compare(result, run):
     found = run("bench", "compare", result.path, "bright", "m")
     assert found.out.startswith("## bright minus m")

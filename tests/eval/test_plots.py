@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -5,20 +6,24 @@ import pytest
 from PIL import Image
 
 from ffaa.errors import InputError
-from ffaa.eval.plots import COLOURS, _style, figures, levels, roc, save
+from ffaa.eval.plots import COLOURS, figures, levels, line_style, roc, save
 from ffaa.eval.report import report
 
 
 def test_the_files_and_that_they_are_pictures(result, tmp_path):
-    paths = save(result, tmp_path / "deep" / "plots")
+    paths = save(figures(result), result, tmp_path / "deep" / "plots")
     assert [path.name for path in paths] == ["roc.png", "reliability.png", "radar.png", "easy-hard-nano.png"]
     for path in paths:
         pixels = np.asarray(Image.open(path).convert("L"))
         assert min(pixels.shape) > 300
         assert pixels.std() > 10
+        told = json.loads(Image.open(path).text["Description"])
+        assert told["command"] == result.command
+        assert (told["seed"], told["sample_sha256"]) == (3, result.sample_sha256)
+        assert told["weights_sha256"] == {"nano": {"w": "00"}, "weak": {"w": "00"}}
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        save(result, tmp_path / "file" / "x")
+        save(figures(result), result, tmp_path / "file" / "x")
 
 
 def test_the_roc_legend_holds_the_auc(result):
@@ -41,7 +46,7 @@ def test_bars_are_the_shares_and_accuracies(result):
 
 
 def test_no_two_lines_look_alike_even_in_greyscale():
-    styles = [_style(n) for n in range(14)]
+    styles = [line_style(n) for n in range(14)]
     assert len({(s["color"], str(s["linestyle"])) for s in styles}) == 14
     assert len({str(s["linestyle"]) for s in styles[:7]}) == 7
     light = [0.2126 * int(c[1:3], 16) + 0.7152 * int(c[3:5], 16) + 0.0722 * int(c[5:], 16) for c in COLOURS]

@@ -190,6 +190,7 @@ def rows_of_csv(csv: Path) -> list[Row]:
                 split=split,
                 bench=bench,
                 regions=item.regions,
+                mask=item.mask,
                 group=item.groups[0] if item.groups else "",
             )
         )

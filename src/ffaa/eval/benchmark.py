@@ -13,8 +13,35 @@ from ffaa.data import manifest
 from ffaa.data.build import rows_of_csv
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError
+from ffaa.eval.corruptions import CORRUPTIONS
 from ffaa.settings import load_yaml
 from ffaa.types import Label
+
+
+class Robustness(BaseModel):
+    """What `ffaa bench robustness` does to the photos."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strengths: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="corruption -> strengths, weak to strong; default: all, at their usual ones"
+    )
+    per_class: int | None = Field(None, ge=1, description="at most this many of the sample's photos per set and label")
+
+    @model_validator(mode="after")
+    def _known(self) -> Robustness:
+        if strange := [name for name in self.strengths if name not in CORRUPTIONS]:
+            raise ValueError(f"no corruption '{strange[0]}'; known: {', '.join(CORRUPTIONS)}")
+        for name, given in self.strengths.items():
+            low, high = CORRUPTIONS[name].limits
+            if not given or len(set(given)) < len(given) or not all(low <= s <= high for s in given):
+                raise ValueError(f"{name}: strengths are different numbers from {low:g} to {high:g}")
+        return self
+
+    @property
+    def chosen(self) -> dict[str, tuple[float, ...]]:
+        """Corruption -> strengths."""
+        return self.strengths or {name: found.strengths for name, found in CORRUPTIONS.items()}
 
 
 class BenchRecipe(BaseModel):
@@ -41,6 +68,8 @@ class BenchRecipe(BaseModel):
     )
     size: int = Field(224, ge=32, description="side of the face crop that all detectors see, pixels")
     seed: int = 0
+    attributes: tuple[str, ...] = Field((), description="columns of the manifests by which errors are compared")
+    robustness: Robustness = Field(default_factory=Robustness, description="read by `ffaa bench robustness` alone")
 
     @model_validator(mode="after")
     def _own_splits(self) -> BenchRecipe:
@@ -55,9 +84,13 @@ def load_bench(path: Path) -> BenchRecipe:
 
 
 def read_rows(recipe: BenchRecipe, data: Path) -> list[Row]:
-    """All rows of the recipe's manifests; paths and shards are relative to `data`. Raises InputError."""
-    names = (recipe.manifest,) if isinstance(recipe.manifest, str) else recipe.manifest
-    return [row for name in names for row in _rows(data, name)]
+    """All rows of the recipe's manifests; paths, shards and masks are relative to `data`. Raises InputError."""
+    return [row for name in manifests(recipe) for row in _rows(data, name)]
+
+
+def manifests(recipe: BenchRecipe) -> tuple[str, ...]:
+    """The manifests' names."""
+    return (recipe.manifest,) if isinstance(recipe.manifest, str) else recipe.manifest
 
 
 def _rows(data: Path, name: str) -> Iterator[Row]:
@@ -68,6 +101,8 @@ def _rows(data: Path, name: str) -> Iterator[Row]:
         if plain or row.size:  # without crops, a built manifest's paths are relative to the photos' folder already
             place = "shard" if row.shard else "path"
             row = row.model_copy(update={place: (folder / getattr(row, place)).as_posix()})
+        if row.mask and (plain or row.size):
+            row = row.model_copy(update={"mask": (folder / row.mask).as_posix()})
         yield row
 
 
@@ -81,6 +116,15 @@ def sample(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:
     if recipe.validation is not None:
         chosen += _drawn(recipe, rows, recipe.validation, recipe.validation_per_class)
     return chosen
+
+
+def thin(recipe: BenchRecipe, rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """At most `limit` of the sampled photos per set and label, a seeded draw; those of validation are left out."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.split != recipe.validation:
+            groups.setdefault((row.split, row.test_set, row.label.value), []).append(row)
+    return [row for (_, *key), of in groups.items() for row in _draw(of, limit, _seed(recipe, *key))]
 
 
 def _in_domain(recipe: BenchRecipe, rows: Sequence[Row]) -> list[Row]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,25 +17,29 @@ from ffaa.assistant import Assistant, choose_device
 from ffaa.data.faces import resize_square
 from ffaa.errors import UsageError
 from ffaa.mids.train import majority
-from ffaa.types import Answer, Difficulty, Face, ForgeryType, Label, Record
+from ffaa.settings import load_yaml
+from ffaa.types import Answer, Difficulty, Face, ForgeryType, JudgedSentence, Label, Record, UnparsedAnswer
 from ffaa.weights import MODEL_FILE, model_names
 
 UNSURE = 0.5  # the score of a face of which nothing could be read, and the usual threshold
+ASKED = ("openai:", "hf:")
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
 class Says(Record):
-    """label: the determination, None where it could not be read. score: forgery score in [0, 1]."""
+    """label: the determination, None where it could not be read. score: forgery score in [0, 1]. refused: the model
+    declined to answer."""
 
     label: Label | None
     score: float = Field(ge=0, le=1)
+    refused: bool = False
 
 
 class Judgement(Record):
     """Of one face. says: row of the table -> what it says. Only with answers: the forgery type that the chosen one
     names, difficulty, results of (anchor, positive, negative), None where one could not be read.
 
-    seconds: of the model, for one face of its batch.
+    seconds: of the model, for one face of its batch. words: row -> the answer as it was written.
     """
 
     says: dict[str, Says]
@@ -43,15 +47,17 @@ class Judgement(Record):
     said_type: ForgeryType | None = None
     difficulty: Difficulty | None = None
     results: list[Label | None] = Field(default_factory=list)
+    words: dict[str, str] = Field(default_factory=dict)
 
 
 class About(Record):
-    """What a detector is. files: name -> sha256. threshold: that of its own validation, None where it has none."""
+    """What a detector is. files: name -> sha256. threshold: that of its own validation, None where it has none.
+    image_size, parameters: None where they are not known. device: for a model elsewhere, where and how it is asked."""
 
-    kind: Literal["ffaa", "baseline"]
+    kind: Literal["ffaa", "baseline", "asked"]
     files: dict[str, str]
-    image_size: int
-    parameters: int
+    image_size: int | None
+    parameters: int | None
     device: str
     threshold: float | None = None
 
@@ -66,6 +72,26 @@ class Detector(Protocol):
     def judge(self, faces: Sequence[Face]) -> list[Judgement]: ...
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What a detector says of one face, in words. label: the determination, None where it could not be read. chosen:
+    the answer that stands for it. sentences: of the chosen one, held against what was measured. heat: where the chosen
+    determination comes from, float32 (S, S) in [0, 1]; None for a detector without a heatmap."""
+
+    label: Label | None
+    answers: list[Answer | UnparsedAnswer]
+    chosen: Answer | None
+    sentences: list[JudgedSentence]
+    heat: np.ndarray | None
+
+
+@runtime_checkable
+class Explainer(Detector, Protocol):
+    """A detector that gives reasons."""
+
+    def explain(self, face: Face) -> Explanation: ...
+
+
 class Ffaa:
     """The assistant. Its rows: NAME (MIDS decides), NAME/anchor (the MLLM alone), NAME/majority (of the three
     determinations), and NAME/tower where the model has a tower with a linear head."""
@@ -77,14 +103,15 @@ class Ffaa:
         self.rows = (self.name, *(f"{self.name}/{part}" for part in parts))
         modules = [engine.mllm.model, engine.mids] + ([] if engine.heads is None else [engine.heads])
         sizes = {id(p): p.numel() for module in modules for p in module.parameters()}  # the trunk may be shared
+        self._size = engine.image_size
         self.about = About(
-            kind="ffaa", files=engine.hashes, image_size=engine.image_size, parameters=sum(sizes.values()),
+            kind="ffaa", files=engine.hashes, image_size=self._size, parameters=sum(sizes.values()),
             device=str(engine.device),
         )  # fmt: skip
 
     def judge(self, faces: Sequence[Face]) -> list[Judgement]:
         """What the assistant says of faces; each is resized to its image size."""
-        faces = [_resized(face, self.about.image_size) for face in faces]
+        faces = [_resized(face, self._size) for face in faces]
         started = time.perf_counter()
         found = self._assistant.judge(faces)
         seconds = (time.perf_counter() - started) / len(faces)
@@ -107,9 +134,20 @@ class Ffaa:
                     said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
                     difficulty=judged.difficulty,
                     results=results,
+                    words={} if chosen is None else {self.name: chosen.raw},
                 )
             )
         return judgements
+
+    def explain(self, face: Face) -> Explanation:
+        """Its answers to one face, the chosen one's sentences, and the heatmap of its determination."""
+        small = _resized(face, self._size)
+        judged = self._assistant.judge([small])[0]
+        chosen = None if judged.decision is None else judged.answers[judged.decision.chosen_index]
+        if not isinstance(chosen, Answer):
+            return Explanation(None, judged.answers, None, [], None)
+        _, sentences = self._assistant.hold(small, chosen.description, chosen.reasoning, judged.evidence)
+        return Explanation(chosen.result, judged.answers, chosen, sentences, self._assistant.heat_of(small, chosen))
 
     @torch.inference_mode()
     def _tower(self, face: Face) -> list[Says]:
@@ -155,21 +193,32 @@ class Baseline:
         return [Judgement(says={self.name: Says(label=_label(s, UNSURE), score=s)}, seconds=seconds) for s in scores]
 
 
-def load_detectors(given: Sequence[str], device: str) -> list[Detector]:
-    """One detector per `[NAME=]WHICH`: a registered model, a model's folder, or the folder of a trained baseline.
+def load_detectors(
+    given: Sequence[str], device: str, asking: Path | None = None, replies: Path | None = None
+) -> list[Detector]:
+    """One detector per `[NAME=]WHICH`: a registered model, a model's folder, the folder of a trained baseline, or
+    another model that is asked (`openai:MODEL@URL`, `hf:FOLDER`).
 
-    Raises UsageError for what is none of these, and where two have one name.
+    asking: settings of `ffaa.eval.asked.Asking`, YAML. replies: file that keeps paid replies. Raises UsageError for
+    what is none of these, and where two have one name.
     """
     found: list[Detector] = []
     for text in given:
-        head, _, tail = text.rpartition("=")
+        head, equals, tail = text.partition("=")
+        head, tail = (head, tail) if equals else ("", text)
         if head and not _NAME.fullmatch(head):
             raise UsageError(f"detector '{text}': the name before '=' may hold letters, digits and . _ + -")
-        one = _load(tail, device, head)
+        one = _asked(tail, device, head, asking, replies) if tail.startswith(ASKED) else _load(tail, device, head)
         if any(one.name == other.name for other in found):
             raise UsageError(f"two detectors are called '{one.name}'; give another name: --detector NAME={tail}")
         found.append(one)
     return found
+
+
+def _asked(which: str, device: str, name: str, asking: Path | None, replies: Path | None) -> Detector:
+    from ffaa.eval.asked import Asking, load_asked  # it knows what stands here
+
+    return load_asked(which, device, name, load_yaml(asking, Asking) if asking else Asking(), replies)
 
 
 def _load(which: str, device: str, name: str) -> Detector:

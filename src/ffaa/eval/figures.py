@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from ffaa.eval.result import (
     RowFigures,
     Says,
     VideoFigures,
+    images_per_second,
 )
 from ffaa.eval.run import Outcome, versions
 from ffaa.types import Difficulty, ForgeryType, Label
@@ -52,6 +52,7 @@ def photos(recipe: BenchRecipe, outcomes: Mapping[str, Sequence[Outcome]]) -> Ph
             row: Says(
                 fake=[None if (said := o.says[row].label) is None else said is Label.FAKE for o in found],
                 score=[round(o.says[row].score, 6) for o in found],
+                refused=refused if any(refused := [o.says[row].refused for o in found]) else [],
             )
             for found in outcomes.values()
             for row in found[0].says
@@ -115,9 +116,10 @@ def make_result(
     command: str,
     batch: int,
     count: int = RESAMPLES,
+    attributes: Mapping[str, list[str]] | None = None,
 ) -> Result:
-    """The figures of a run and all that it takes to repeat it."""
-    found = photos(recipe, outcomes)
+    """The figures of a run and all that it takes to repeat it. attributes: see `ffaa.eval.attributes`."""
+    found = photos(recipe, outcomes).model_copy(update={"attributes": dict(attributes or {})})
     own = {row: d.about.threshold if row == d.name else None for d in detectors for row in d.rows}
     return Result(
         format=FORMAT,
@@ -127,7 +129,7 @@ def make_result(
             d.name: DetectorFigures(
                 **d.about.model_dump(),
                 rows=list(d.rows),
-                images_per_second=1 / max(median(o.seconds for o in outcomes[d.name]), 1e-9),
+                images_per_second=images_per_second(outcomes[d.name]),
             )
             for d in detectors
         },
@@ -162,23 +164,28 @@ def _group(found: Photos, inside: Bools, drawn: Weights, limits: Mapping[str, Ma
         real=int((~fake).sum()),
         fake=int(fake.sum()),
         whole_image=int(np.array(found.whole_image)[inside].sum()),
-        rows={row: _row(found, row, inside, drawn[:, inside], limits[row]) for row in found.says},
+        rows={row: row_figures(found, row, inside, drawn[:, inside], limits[row]) for row in found.says},
         answers={name: _answers(found, name, inside, drawn[:, inside]) for name in found.answers},
     )
 
 
-def _row(found: Photos, row: str, inside: Bools, drawn: Weights, limits: Mapping[str, float]) -> RowFigures:
+def row_figures(found: Photos, row: str, inside: Bools, drawn: Weights, limits: Mapping[str, float]) -> RowFigures:
+    """A row's figures on some photos. inside: (N,) which. drawn: their resamples. limits: thresholds by name."""
     says = found.says[row]
     fake, score = np.array(found.fake)[inside], np.array(says.score)[inside]
     said = [s for s, take in zip(says.fake, inside, strict=True) if take]
     metrics = set_metrics(fake.tolist(), said, score.tolist(), limits)
-    acc = estimate(metrics.acc, means(right(says, found.fake)[inside], drawn))
+    refused = np.array(says.refused or [False] * len(inside))[inside]
+    hit = right(says, found.fake)[inside]
+    acc = estimate(metrics.acc, means(hit, drawn))
     auc = None if metrics.auc is None else estimate(metrics.auc, aucs(fake, score, drawn))
     return RowFigures(
         **metrics.model_dump(),
         acc_interval=(acc.low, acc.high),
         auc_interval=auc and (auc.low, auc.high),
-        unread=said.count(None),
+        unread=said.count(None) - int(refused.sum()),
+        refused=int(refused.sum()),
+        acc_answered=float(hit[~refused].mean()) if 0 < refused.sum() < len(refused) else None,
         video=_video(np.array(found.video)[inside], fake, score),
     )
 

@@ -3,8 +3,10 @@ and bars also in greyscale, by dashes, markers and hatches."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,10 +21,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 BINS = 10
-_PNG: dict[str, Any] = {"dpi": 110, "metadata": {"Software": None}}  # no version inside: the same bytes again
 
 
-def _style(n: int) -> dict[str, Any]:
+def line_style(n: int) -> dict[str, Any]:
     """Of the n-th line. After seven the dashes move on by one, so that the pairs stay different."""
     return {
         "color": COLOURS[n % 7], "linestyle": DASHES[(n + n // 7) % 7], "marker": MARKERS[(n + n // 7) % 7],
@@ -30,7 +31,7 @@ def _style(n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """matplotlib reads formulas between dollars, and hides labels that begin with an underscore."""
     return "\u200b" * text.startswith("_") + text.replace("$", r"\$")
 
@@ -45,9 +46,9 @@ def roc(found: Result) -> Figure:
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         for n, row in enumerate(found.row_names):
             fpr, tpr, _ = roc_curve(fake[inside], np.array(found.photos.says[row].score)[inside])
-            label = f"{_plain(row)} ({found.pools[name].rows[row].auc:.3f})"
-            axes.plot(fpr, tpr, label=label, markevery=max(1, len(fpr) // 8), **_style(n))
-        axes.set(title=_plain(name), xlabel="real photos accused", ylabel="fakes found", aspect="equal")
+            label = f"{plain(row)} ({found.pools[name].rows[row].auc:.3f})"
+            axes.plot(fpr, tpr, label=label, markevery=max(1, len(fpr) // 8), **line_style(n))
+        axes.set(title=plain(name), xlabel="real photos accused", ylabel="fakes found", aspect="equal")
         axes.legend(fontsize=8, title="AUC", loc="lower right")
     return figure
 
@@ -63,14 +64,14 @@ def reliability(found: Result) -> Figure:
         score = np.array(found.photos.says[row].score)[inside]
         place = np.minimum((score * BINS).astype(int), BINS - 1)
         there = np.unique(place)
-        label = f"{_plain(row)} ({found.pools[name].rows[row].ece:.3f})"
+        label = f"{plain(row)} ({found.pools[name].rows[row].ece:.3f})"
         axes.plot(
             [score[place == b].mean() for b in there],
             [fake[place == b].mean() for b in there],
             label=label,
-            **_style(n),
+            **line_style(n),
         )
-    axes.set(title=_plain(name), xlabel="mean forgery score", ylabel="share of fakes", aspect="equal")
+    axes.set(title=plain(name), xlabel="mean forgery score", ylabel="share of fakes", aspect="equal")
     axes.legend(fontsize=8, title="ECE", loc="upper left")
     return figure
 
@@ -78,13 +79,13 @@ def reliability(found: Result) -> Figure:
 def levels(found: Result, detector: str) -> Figure:
     """Fig. 6: the share of Hard photos per set, and ACC on Easy and Hard before (anchor) and after (MIDS)."""
     groups = {name: group.answers[detector] for name, group in found.groups.items()}
-    names, at = [_plain(name) for name in groups], np.arange(len(groups))
+    names, at = [plain(name) for name in groups], np.arange(len(groups))
     figure = Figure(figsize=(3 + 0.75 * len(names), 7), layout="constrained")
     share, acc = figure.subplots(2, 1, sharex=True)
     easy = np.array([of.easy.share.value or 0 for of in groups.values()])
     share.bar(at, easy, 0.7, color="#56B4E9", edgecolor="black", label="easy")
     share.bar(at, 1 - easy, 0.7, bottom=easy, color="#D55E00", edgecolor="black", hatch="///", label="hard")
-    share.set(ylabel="share of photos", title=_plain(detector))
+    share.set(ylabel="share of photos", title=plain(detector))
     bars = (("easy", "anchor", "#C6E3F5", ""), ("easy", "mids", "#0072B2", ""), ("hard", "anchor", "#F5CBB0", "///"),
             ("hard", "mids", "#D55E00", "///"))  # fmt: skip
     for place, (level, part, colour, hatch) in enumerate(bars):
@@ -112,8 +113,8 @@ def radar(found: Result) -> Figure:
     axes = figure.subplots(subplot_kw={"projection": "polar"})
     for n, row in enumerate(found.row_names):
         values = [found.sets[name].rows[row].acc for name in names]
-        axes.plot([*angles, angles[0]], [*values, values[0]], label=_plain(row), **_style(n))
-    axes.set_xticks(angles, [_plain(name) for name in names], fontsize=8)
+        axes.plot([*angles, angles[0]], [*values, values[0]], label=plain(row), **line_style(n))
+    axes.set_xticks(angles, [plain(name) for name in names], fontsize=8)
     axes.tick_params(axis="x", pad=14)
     axes.set(ylim=(0, 1), title="ACC per set")
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)
@@ -129,14 +130,32 @@ def figures(found: Result) -> dict[str, Figure]:
     return made | {f"easy-hard-{name}.png": levels(found, name) for name in answering}
 
 
-def save(found: Result, out: Path) -> list[Path]:
-    """Write all plots into `out`; returns their paths. Raises InputError where that cannot be."""
+def provenance(found: Any) -> dict[str, str]:
+    """What stands in a picture's file beside its pixels: command, seeds, hashes of the sample and all weights.
+
+    found: a result of this room.
+    """
+    weights = {name: of.files for name, of in found.detectors.items()}
+    told = {
+        "command": found.command, "seed": found.recipe.seed, "bootstrap": found.bootstrap.model_dump(),
+        "sample_sha256": found.sample_sha256, "weights_sha256": weights, "versions": found.versions,
+    }  # fmt: skip
+    return {"Title": f"ffaa bench {found.recipe.name}", "Description": json.dumps(told)}
+
+
+def write_png(figure: Figure, to: Path | BinaryIO, about: Mapping[str, str]) -> None:
+    """about: of `provenance`. Without matplotlib's version inside: the same bytes again."""
+    figure.savefig(to, format="png", dpi=110, metadata={"Software": None, **about})
+
+
+def save(made: Mapping[str, Figure], found: Any, out: Path) -> list[Path]:
+    """Write plots of a result into `out`; returns their paths. Raises InputError where that cannot be."""
     paths = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures(found).items():
+        for name, figure in made.items():
             paths.append(out / name)
-            figure.savefig(paths[-1], **_PNG)
+            write_png(figure, paths[-1], provenance(found))
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
     return paths

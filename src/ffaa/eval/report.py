@@ -8,7 +8,8 @@ import io
 from collections.abc import Mapping
 
 from ffaa.data.stats import Table
-from ffaa.eval.plots import figures
+from ffaa.eval import fairness
+from ffaa.eval.plots import figures, provenance, write_png
 from ffaa.eval.result import Result
 from ffaa.eval.tables import as_html, tables
 
@@ -22,7 +23,7 @@ def report(found: Result) -> str:
     images = []
     for name, figure in figures(found).items():
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+        write_png(figure, file, provenance(found))
         data = base64.b64encode(file.getvalue()).decode()
         images.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>\n')
     title = html.escape(f"Benchmark {found.recipe.name}")
@@ -30,7 +31,7 @@ def report(found: Result) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{html.escape(found.recipe.about)}</p>\n"
         f"<pre>{html.escape(found.command)}</pre>\n"
-        + as_html(tables(found))
+        + as_html([*tables(found), *(fairness.table(found, name) for name in found.photos.attributes)])
         + "<h2>Plots</h2>\n"
         + "".join(images)
         + as_html(_provenance(found))

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from statistics import median
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from ffaa.errors import InputError
 from ffaa.eval.benchmark import BenchRecipe
 from ffaa.eval.bootstrap import Estimate
-from ffaa.eval.detectors import About
+from ffaa.eval.detectors import About, Judgement
 from ffaa.eval.metrics import SetMetrics
 from ffaa.types import Record
 
 FORMAT = "ffaa-bench-2"
+R = TypeVar("R", bound=Record)
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class Says(Record):
-    """One row's view of all photos, in the run's order: fake None where nothing could be read."""
+    """One row's view of all photos, in the run's order: fake None where nothing could be read. refused: whether it
+    declined; [] where it never did."""
 
     fake: list[bool | None]
     score: list[Score]
+    refused: list[bool] = Field(default_factory=list)
 
 
 class Answers(Record):
@@ -37,7 +42,8 @@ class Answers(Record):
 
 class Photos(Record):
     """All photos of the run, a list per column. set: the name that its figures stand under. pool: 'ALL', the in-domain
-    one's name, or 'validation'. video: a number per video, -1 for photos that stand alone."""
+    one's name, or 'validation'. video: a number per video, -1 for photos that stand alone. attributes: the
+    recipe's."""
 
     set: list[str]
     pool: list[str]
@@ -47,6 +53,7 @@ class Photos(Record):
     whole_image: list[bool]
     says: dict[str, Says]
     answers: dict[str, Answers]
+    attributes: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class VideoFigures(Record):
@@ -63,6 +70,8 @@ class RowFigures(SetMetrics):
     acc_interval: tuple[float, float]
     auc_interval: tuple[float, float] | None
     unread: int = Field(description="photos of which nothing could be read; they count as wrong")
+    refused: int = Field(0, description="photos on which it declined to answer; they count as wrong, not as unread")
+    acc_answered: float | None = Field(None, description="ACC without those; None where there are none, or only those")
     video: VideoFigures | None = Field(description="only where a video has several frames")
 
 
@@ -148,7 +157,12 @@ class Result(Figures):
         return [row for found in self.detectors.values() for row in found.rows]
 
 
-def write_result(path: Path, found: Result) -> None:
+def images_per_second(judged: Sequence[Judgement]) -> float:
+    """Model time only, of the median photo."""
+    return 1 / max(median(one.seconds for one in judged), 1e-9)
+
+
+def write_result(path: Path, found: Record) -> None:
     """Write the file at once: one line per top-level key, so that two results compare well."""
     content = found.model_dump(mode="json")
     lines = [f"{json.dumps(key)}: {json.dumps(_rounded(value))}" for key, value in content.items()]
@@ -166,16 +180,31 @@ def _rounded(value: Any) -> Any:
 
 
 def read_result(path: Path) -> Result:
-    """A result file. Raises InputError when it is none, or of an older ffaa."""
+    """A result file of `ffaa bench run`. Raises InputError when it is none, or of an older ffaa."""
+    return read_as(path, Result, FORMAT, "ffaa bench run")
+
+
+def format_of(path: Path) -> str:
+    """What the file says of its format; '' where it does not."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("format", "")) if isinstance(content, dict) else ""
+
+
+def read_as(path: Path, kind: type[R], expected: str, command: str) -> R:
+    """A result file of one kind. expected: its format; command: what writes it. Raises InputError."""
     content: Any = None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Result.model_validate(content)
+        return kind.model_validate(content)
     except (OSError, ValueError) as error:
-        if isinstance(content, dict) and {"sets", "pools"} <= content.keys() and content.get("format") != FORMAT:
-            raise InputError(f"{path}: a result of another version of ffaa; run its `ffaa bench run` again") from error
+        given = content.get("format") if isinstance(content, dict) else None
+        if kind is Result and isinstance(content, dict) and {"sets", "pools"} <= content.keys() and given != expected:
+            raise InputError(f"{path}: a result of another version of ffaa; run its `{command}` again") from error
         why = ""
-        if isinstance(error, ValidationError) and isinstance(content, dict) and content.get("format") == FORMAT:
+        if isinstance(error, ValidationError) and given == expected:
             first = error.errors()[0]
             why = f" ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-        raise InputError(f"{path}: not a result of `ffaa bench run`{why}") from error
+        raise InputError(f"{path}: not a result of `{command}`{why}") from error

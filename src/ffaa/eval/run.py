@@ -7,6 +7,9 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ffaa import __version__
 from ffaa.data.crops import plain_face, read_photo
@@ -49,13 +52,20 @@ def face_of(data: Path, row: Row, size: int) -> tuple[Face, str]:
     A built set's crop, or a face that its manifest knows, is taken; else the largest face that the detector finds, and
     where it finds none, as a user would after the message, the centre of the photo. Raises InputError.
     """
+    _, face, sha256 = photo_and_face(data, row, size)
+    return face, sha256
+
+
+def photo_and_face(data: Path, row: Row, size: int) -> tuple[np.ndarray, Face, str]:
+    """(pixels of the row's file, uint8 RGB, and what `face_of` gives)."""
     if row.size or row.box is not None:
-        return plain_face(read_photo(data, row), row, size), row.sha256
+        pixels = read_photo(data, row)
+        return pixels, plain_face(pixels, row, size), row.sha256
     photo = load_photo(data / row.path)
     find = detector()
     usable, _ = split_by_size(find(photo.pixels), MIN_FACE)
     face = cut(photo.pixels, usable[0], size, find.name) if usable else whole_image(photo.pixels, size)
-    return face, photo.source.sha256 or ""
+    return photo.pixels, face, photo.source.sha256 or ""
 
 
 def run(
@@ -73,7 +83,6 @@ def run(
             f"no photo of split '{recipe.in_domain}' or '{recipe.open_world}' in {data}; see the recipe's in_domain "
             f"and open_world, and the manifest's column 'split'"
         )
-    records.mkdir(parents=True, exist_ok=True)
     done = {d.name: _resume(recipe, todo, d, records, batch) for d in detectors}
     files = {d.name: (records / f"{d.name}.jsonl").open("a", encoding="utf-8") for d in detectors}
     try:
@@ -85,7 +94,7 @@ def run(
             faces = [face_of(data, row, recipe.size) for row in rows]
             for one in waiting:
                 judged = one.judge([face for face, _ in faces])
-                some = [_outcome(*found) for found in zip(rows, faces, judged, strict=True)]
+                some = [outcome_of(*found) for found in zip(rows, faces, judged, strict=True)]
                 done[one.name] += some
                 files[one.name].write("".join(outcome.model_dump_json() + "\n" for outcome in some))
                 files[one.name].flush()
@@ -99,12 +108,29 @@ def run(
 
 def _resume(recipe: BenchRecipe, todo: Sequence[Row], one: Detector, records: Path, batch: int) -> list[Outcome]:
     """What is done; whole batches only, so that a photo is always judged beside the same others."""
-    kept, lines = records / f"{one.name}.json", records / f"{one.name}.jsonl"
-    run_of = {
-        "recipe": recipe.model_dump(mode="json"),
+    decides = recipe.model_dump(mode="json", exclude={"robustness", "attributes"})
+    lines = claim(records, one, run_of(decides, todo, one, batch))
+    done = resume_jsonl(lines, Outcome)
+    if len(done) < len(todo):
+        done = resume_jsonl(lines, Outcome, batch)
+    if [outcome.path for outcome in done] != [row.path for row in todo[: len(done)]]:
+        raise InputError(f"{lines}: holds other photos than this run; remove it, or give another --out")
+    return done
+
+
+def run_of(recipe: dict[str, Any], todo: Sequence[Row], one: Detector, batch: int) -> dict[str, Any]:
+    """What names a run of one detector: nothing else decides over what is kept of it."""
+    return {
+        "recipe": recipe,
         "photos": sample_hash([f"{row.path} {row.sha256} {row.label.value} {row.test_set}" for row in todo]),
         "rows": list(one.rows), "detector": one.about.model_dump(mode="json"), "batch": batch, "versions": versions(),
     }  # fmt: skip
+
+
+def claim(records: Path, one: Detector, run_of: dict[str, Any]) -> Path:
+    """The file that keeps a detector's records, claimed for this run. Raises InputError where it holds another's."""
+    records.mkdir(parents=True, exist_ok=True)
+    kept, lines = records / f"{one.name}.json", records / f"{one.name}.jsonl"
     before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else None
     if before is None and lines.exists() and lines.stat().st_size:
         raise InputError(f"{lines}: it is not known of which run this is; remove it, or give another --out")
@@ -115,15 +141,11 @@ def _resume(recipe: BenchRecipe, todo: Sequence[Row], one: Detector, records: Pa
         part = kept.with_suffix(".part")
         part.write_text(json.dumps(run_of, indent=1) + "\n", encoding="utf-8")
         part.replace(kept)
-    done = resume_jsonl(lines, Outcome)
-    if len(done) < len(todo):
-        done = resume_jsonl(lines, Outcome, batch)
-    if [outcome.path for outcome in done] != [row.path for row in todo[: len(done)]]:
-        raise InputError(f"{lines}: holds other photos than this run; remove it, or give another --out")
-    return done
+    return lines
 
 
-def _outcome(row: Row, found: tuple[Face, str], judgement: Judgement) -> Outcome:
+def outcome_of(row: Row, found: tuple[Face, str], judgement: Judgement) -> Outcome:
+    """The record of a judged photo. found: what `face_of` gave."""
     face, sha256 = found
     return Outcome(
         **judgement.model_dump(), path=row.path, sha256=sha256, split=row.split, test_set=row.test_set,

@@ -13,7 +13,8 @@ from ffaa.eval.result import Level, Result, RowFigures
 
 COLUMNS = (
     "set", "row", "real", "fake", "acc", "acc_low", "acc_high", "auc", "auc_low", "auc_high", "ap", "balanced_acc",
-    "real_acc", "fake_acc", "eer", "tpr_at_1", "tpr_at_5", "ece", "brier", "unread", "undefined",
+    "real_acc", "fake_acc", "eer", "tpr_at_1", "tpr_at_5", "ece", "brier", "unread", "refused", "acc_answered",
+    "undefined",
 )  # fmt: skip
 
 
@@ -54,6 +55,19 @@ def _detail(of: RowFigures) -> list[str]:
     auc = "-" if of.auc_interval is None else spread(of.auc, *of.auc_interval)
     rest = (of.ap, of.balanced_acc, of.eer, of.tpr_at_1, of.tpr_at_5, of.ece, of.brier)
     return [spread(of.acc, *of.acc_interval), auc, *map(number, rest), str(of.unread)]
+
+
+def refusals(found: Result) -> Table:
+    """Where a detector declined to answer."""
+    rows = [
+        [name, row, str(of.refused), str(of.unread), spread(of.acc, *of.acc_interval), number(of.acc_answered)]
+        for name, group in found.groups.items()
+        for row, of in group.rows.items()
+        if of.refused
+    ]
+    head = ["set", "", "refused", "unread", "ACC", "ACC without refusals"]
+    notes = ["A refusal counts as wrong in ACC. Without refusals the photos are others than those of other detectors."]
+    return Table("Refusals", head, rows, notes)
 
 
 def thresholds(found: Result) -> Table:
@@ -121,7 +135,14 @@ def videos(found: Result) -> Table:
 def detectors(found: Result) -> Table:
     """What ran, and how fast."""
     rows = [
-        [name, of.kind, f"{of.parameters / 1e6:.1f} M", str(of.image_size), of.device, f"{of.images_per_second:.2f}"]
+        [
+            name,
+            of.kind,
+            "-" if of.parameters is None else f"{of.parameters / 1e6:.1f} M",
+            str(of.image_size or "-"),
+            of.device,
+            f"{of.images_per_second:.2f}",
+        ]
         for name, of in found.detectors.items()
     ]
     notes = [f"Images per second: model time only, the median batch; batches of {found.batch}."]
@@ -130,7 +151,7 @@ def detectors(found: Result) -> Table:
 
 def tables(found: Result) -> list[Table]:
     """All tables that have a line."""
-    every = (overview, pools, thresholds, levels, types, videos, detectors)
+    every = (overview, pools, refusals, thresholds, levels, types, videos, detectors)
     return [table for table in (make(found) for make in every) if table.rows]
 
 
@@ -152,6 +173,13 @@ def as_csv(found: Result) -> str:
             flat |= dict(zip(("auc_low", "auc_high"), of.auc_interval or (None, None), strict=True))
             values = [flat[column] for column in COLUMNS]
             writer.writerow([f"{v:.4f}" if isinstance(v, float) else v for v in values])
+    return text.getvalue()
+
+
+def cells_as_csv(shown: Table) -> str:
+    """A table's cells."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([shown.header, *shown.rows])
     return text.getvalue()
 
 

@@ -176,6 +176,33 @@ def parse_answer(
     )
 
 
+_PLAIN = {
+    Label.REAL: re.compile(r"\b(?:real|authentic|genuine)\b", re.IGNORECASE),
+    Label.FAKE: re.compile(
+        r"\b(?:fake|forged|forgery|deepfake|manipulated|synthetic|(?:ai|computer|digitally)[- ]generated)\b",
+        re.IGNORECASE,
+    ),
+}
+_FIRST_WORD = re.compile(rf"{_DECORATION}(real|fake)\b(?!\s*(?:or|and|/|-looking))", re.IGNORECASE)
+
+
+def parse_plain(raw: str) -> Label | str:
+    """The determination of an answer without the five lines, or the reason why there is none. Never guessed.
+
+    Its first word where that is 'real' or 'fake'; else what the first sentence that says one of them says, if it says
+    one alone and neither denies nor doubts it. For models other than ours, see `ffaa.eval.asked`.
+    """
+    if first := _FIRST_WORD.match(raw.strip()):
+        return Label(first[1].lower())
+    for sentence in re.split(r"(?<=[.!?])\s+|\n+", raw):
+        said = [label for label, words in _PLAIN.items() if words.search(sentence)]
+        if said and (len(said) > 1 or _NEGATED.search(sentence) or _CONCESSION.search(sentence)):
+            return f"unclear: {_one_line(sentence)[:80]!r}"
+        if said:
+            return said[0]
+    return "no word of real or fake"
+
+
 def _parse_flexible(raw: str, required_texts: Collection[str], notes: list[str]) -> dict[str, str | None] | str:
     """The values by name, or the reason why there are none. Appends to `notes` what was given but not usable."""
     sections = _sections(raw)

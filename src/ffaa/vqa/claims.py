@@ -40,7 +40,7 @@ _STANCES = {
     )
     for side, word in ((Label.FAKE, _FAKE), (Label.REAL, _REAL))
 }
-_NEGATION = re.compile(
+NEGATION = re.compile(
     r"\b(?:no|not|never|none|nor|neither|without|lacks?|lacking|absence|absent|free (?:of|from)|cannot|hardly|nothing|"
     r"rather than|rules? out|instead of|against)\b|n['’]t\b",
     re.IGNORECASE,
@@ -71,7 +71,7 @@ def stance(reasoning: str) -> tuple[Label | None, str]:
                 clause = re.split(r"[,;:]", sentence[: match.end()])[-1]
                 if _UNPROVEN.search(clause):
                     continue
-                taken.append((side.opposite if _NEGATION.search(clause) else side, " ".join(match.group().split())))
+                taken.append((side.opposite if NEGATION.search(clause) else side, " ".join(match.group().split())))
     if not taken:
         return None, ""
     fake = sum(side is Label.FAKE for side, _ in taken)
@@ -120,7 +120,7 @@ def denied(sentence: str, row: VqaRow, changed: frozenset[str] | None) -> str:
     """What of a sentence the manifest denies, in words; '' for nothing. changed: names of the changed parts, of
     `landmarks.PARTS`; None: not known. A sentence with a negation, a weighing word or a simile claims nothing.
     """
-    if any(pattern.search(sentence) for pattern in (_NEGATION, _WEIGHING, _SIMILE)):
+    if any(pattern.search(sentence) for pattern in (NEGATION, _WEIGHING, _SIMILE)):
         return ""
     for kind, pattern in _TYPE_CLAIMS.items():
         if kind is not row.forgery_type and (found := pattern.search(sentence)):

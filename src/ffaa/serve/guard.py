@@ -12,13 +12,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ffaa.serve import problems
 from ffaa.serve.metrics import Metrics
-from ffaa.serve.problems import API_HEADERS, HEADERS, ApiError
+from ffaa.serve.problems import ApiError
 from ffaa.serve.settings import ServeSettings
 
 log = logging.getLogger("ffaa.serve")
 OVERHEAD = 64 * 1024  # of a multipart body, beside the file
 PER_FILE = 2 * 1024
 API = ("/v1/", "/healthz", "/metrics", "/openapi.json")
+HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+API_HEADERS = HEADERS | {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Guard:
@@ -31,7 +37,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status = time.monotonic(), 0
         headers = _headers(scope["path"], self.settings)
 
         async def answer(message: Message) -> None:
@@ -53,6 +59,12 @@ class Guard:
                 await reply(scope, receive, answer)
             else:
                 await self.app(scope, _Limited(scope, receive, self.settings), answer)
+        except Exception:
+            log.exception("a request failed")  # where it is read by the operator, not by the client
+            if status:
+                raise  # too late for another answer
+            self.metrics.rejected.labels("internal").inc()
+            await problems.unexpected()(scope, receive, answer)
         finally:
             self._count(scope, status, time.monotonic() - started)
 

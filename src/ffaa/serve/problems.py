@@ -17,12 +17,6 @@ from ffaa.errors import FFAAError, InputError, TooLargeError
 
 log = logging.getLogger("ffaa.serve")
 
-HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
-API_HEADERS = HEADERS | {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 CODES = {
     400: "unreadable", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
     408: "body_too_slow", 413: "too_large", 415: "unsupported", 422: "invalid", 429: "busy", 500: "internal",
@@ -99,15 +93,12 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return reply(422, "invalid", f"{where}: {first['msg']}")
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    """The trace goes to the server's log (the framework raises it again), never to the client."""
-    return reply(
-        500, "internal", "the server failed on this request; its operator finds the reason in the log", API_HEADERS
-    )
+def unexpected() -> JSONResponse:
+    """What a client is told of a fault of ours."""
+    return reply(500, "internal", "the server failed on this request; its operator finds the reason in the log")
 
 
 def install(app: FastAPI) -> None:
     """Makes `app` answer every error in this shape."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _unexpected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class _Pending:
 
 
 class Assistant:
-    """Analyses photos with one model, loaded once.
+    """Analyses photos with one model, loaded once. May be called from several threads; the models serve one at a time.
 
     model: a registered name or a model folder. device: 'auto', 'cpu', 'cuda', 'mps'. seed: kept in every verdict;
     decoding is greedy, so it changes nothing yet. min_face: smallest face width in photo pixels.
@@ -84,6 +85,7 @@ class Assistant:
         self.engine: Engine = load_engine(model, choose_device(device))
         if self.engine.mllm.template.reads_items:
             require_mesh()
+        self._models = threading.RLock()
         self.versions = {"ffaa": __version__} | {name: version(name) for name in ("torch", "transformers", "numpy")}
 
     def analyze(self, photo: Any, whole_image: bool = False, evidence: bool = False) -> Analysis:
@@ -121,6 +123,17 @@ class Assistant:
                 waiting = []
         yield from self._finish(waiting, evidence)
 
+    def find(self, photo: Any, whole_image: bool = False) -> _Pending:
+        """The first half of `analyze`, without the models: reads a photo (also a loaded `Photo`) and cuts its faces.
+
+        Raises InputError. The result holds its `faces`, and is for `finish`.
+        """
+        return self._find(photo, whole_image)
+
+    def finish(self, found: Sequence[_Pending], evidence: bool = False) -> list[Analysis | Failure]:
+        """The second half: the verdicts of what `find` gave, in order, faces of several photos in one batch."""
+        return list(self._finish(found, evidence))
+
     def heatmap(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
         """`heat` over the face image, uint8 RGB (S, S, 3) (Fig. 7)."""
         return overlay(face.image, self.heat(face, verdict, with_text))
@@ -137,9 +150,10 @@ class Assistant:
         assert isinstance(answer, Answer)  # an unparsed one is never chosen
         pixels = self.engine.pixels(face.image)[0]
         ids = mask = None
-        if with_text:
-            ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([answer]))
-        return heatmap(self.engine.mids, pixels, answer.result, face.image.shape[0], ids, mask)
+        with self._models:
+            if with_text:
+                ids, mask = (t[0].to(self.engine.device) for t in self.engine.tokens([answer]))
+            return heatmap(self.engine.mids, pixels, answer.result, face.image.shape[0], ids, mask)
 
     def detect(self, pixels: np.ndarray) -> tuple[list[Detection], list[Detection]]:
         """(usable, too small) faces of a uint8 RGB (H, W, 3) photo, each largest first."""
@@ -167,7 +181,7 @@ class Assistant:
 
     def _find(self, photo: Any, whole: bool) -> _Pending:
         started = time.perf_counter()
-        loaded: Photo = load_photo(photo)
+        loaded = photo if isinstance(photo, Photo) else load_photo(photo)
         size = self.engine.image_size
         if whole:
             faces, message = [whole_image(loaded.pixels, size)], ""
@@ -203,6 +217,10 @@ class Assistant:
         Only decoding is batched over faces: on a CPU nothing else gains, and what runs face by face cannot depend on
         the batch.
         """
+        with self._models:
+            return self._judge(faces)
+
+    def _judge(self, faces: Sequence[Face]) -> list[Judged]:
         clock = time.perf_counter
         measured = [self._measure(face) for face in faces]
         t0 = clock()

@@ -17,6 +17,10 @@ class InputError(FFAAError):
     """A photo or file given by the user cannot be read, is too large, too small, or is not what it claims to be."""
 
 
+class TooLargeError(InputError):
+    """A file with more bytes, pixels or faces than the limits allow."""
+
+
 class WeightsError(FFAAError):
     """A weight file is missing, corrupted (hash differs) or does not fit the model (missing or extra keys)."""
 

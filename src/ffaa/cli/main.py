@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ffaa.cli import ablate, analyze, bench, data, doctor, mine, report, schema, train, vqa, weights
+from ffaa.cli import ablate, analyze, bench, data, doctor, mine, report, schema, serve, train, vqa, weights
 from ffaa.errors import FFAAError
 
 INTERRUPTED = 130
@@ -33,6 +33,7 @@ app.add_typer(vqa.app, name="vqa")
 app.add_typer(train.app, name="train")
 app.command("mine")(mine.mine)
 app.command("ablate")(ablate.ablate)
+app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 
 # What every error about the arguments derives from; its name is not public in typer.

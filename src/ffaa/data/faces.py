@@ -6,6 +6,7 @@ the nearest photo border so that the padding is the same on all sides, resized t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -52,6 +53,7 @@ class DlibDetector:
         import dlib
 
         self._detect: Any = dlib.get_frontal_face_detector()  # type: ignore[attr-defined]
+        self._lock = threading.Lock()  # it keeps the photo that it scans
 
     def __call__(self, photo: np.ndarray) -> list[Detection]:
         height, width = photo.shape[:2]
@@ -61,7 +63,8 @@ class DlibDetector:
         if scale != 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             view = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        boxes, scores, _ = self._detect.run(np.ascontiguousarray(view), 0, MIN_SCORE)
+        with self._lock:
+            boxes, scores, _ = self._detect.run(np.ascontiguousarray(view), 0, MIN_SCORE)
         found = []
         for rect, score in zip(boxes, scores, strict=True):
             box = Box(

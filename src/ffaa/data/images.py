@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import stat
 import sys
 import threading
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ffaa.errors import InputError
+from ffaa.errors import InputError, TooLargeError
 from ffaa.types import Source
 
 # Decoders of photos only: Pillow also opens formats that run other programs (EPS) or that no camera writes.
@@ -36,6 +37,8 @@ MEMORY = "<array>"
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _ORIENTATION = 0x0112
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # not a stuffed byte, filling or restart
+_SCAN, _END = 0xDA, 0xD9
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,13 +56,15 @@ class Limits:
     """What a photo may be.
 
     max_bytes: size of the file. max_pixels: width x height in the header. work_pixels: larger photos are scaled
-    down to it. min_side: the smaller side, pixels.
+    down to it. min_side: the smaller side, pixels. max_scans: of a progressive JPEG; each is a pass over all pixels, so
+    that a small file with thousands would take minutes. Encoders write about 10.
     """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 200_000_000
     work_pixels: int = 50_000_000
     min_side: int = 16
+    max_scans: int = 64
 
 
 DEFAULT = Limits()
@@ -89,19 +94,28 @@ def load_photo(source: str | Path | np.ndarray | Image.Image, limits: Limits = D
     _check_size(image.size, MEMORY, limits)
     with _pillow(MEMORY):
         pixels = _to_pixels(image, MEMORY, limits, notes)
-    return _photo(pixels, MEMORY, None, notes)
+    height, width = pixels.shape[:2]
+    return Photo(pixels, Source(path=MEMORY, sha256=None, width=width, height=height, notes=notes))
 
 
 def load_bytes(data: bytes, name: str, limits: Limits = DEFAULT) -> Photo:
-    """The bytes of a file -> Photo, as `load_photo`. name: stands in its source and in errors, one printable line."""
+    """The same of a file's content; `name` is only what it is called in the result and in errors. Raises InputError."""
     notes: list[str] = []
+    if len(data) > limits.max_bytes:
+        raise TooLargeError(_too_many_bytes(name, len(data), limits))
+    if not data:
+        raise InputError(f"{name}: the file is empty (zero bytes); fetch or copy it again")
+    if data[:2] == b"\xff\xd8" and _scans(data, limits.max_scans + 1) > limits.max_scans:
+        raise InputError(f"{name}: a JPEG of more than {limits.max_scans} scans; save it again as an ordinary JPEG")
     with opened(data, name) as image:
         _check_size(image.size, name, limits)
         if getattr(image, "is_animated", False):
             animation = image.format in {"GIF", "WEBP", "PNG", "AVIF"}
             notes.append("animated: first frame used" if animation else "holds several images: first one used")
         pixels = _to_pixels(image, name, limits, notes, own=True)
-    return _photo(pixels, name, hashlib.sha256(data).hexdigest(), notes)
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(data).hexdigest()
+    return Photo(pixels, Source(path=name, sha256=digest, width=width, height=height, notes=notes))
 
 
 def read_bytes(source: str | os.PathLike[str], limits: Limits = DEFAULT) -> bytes:
@@ -117,11 +131,6 @@ def opened(data: bytes, name: str) -> Iterator[Image.Image]:
         formats = ("AVIF", _heif(name))  # "mif1" may be either
     with _pillow(name), Image.open(io.BytesIO(data), formats=formats) as image:
         yield image
-
-
-def _photo(pixels: np.ndarray, path: str, digest: str | None, notes: list[str]) -> Photo:
-    height, width = pixels.shape[:2]
-    return Photo(pixels, Source(path=path, sha256=digest, width=width, height=height, notes=notes))
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -210,10 +219,6 @@ def _read(source: str | os.PathLike[str], path: str, limits: Limits) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot be read ({reason.lower()}); check the path") from None
-    if len(data) > limits.max_bytes:
-        raise InputError(_too_many_bytes(path, len(data), limits))
-    if not data:
-        raise InputError(f"{path}: the file is empty (zero bytes); fetch or copy it again")
     return data
 
 
@@ -226,7 +231,7 @@ def _check_file(status: os.stat_result, source: str | os.PathLike[str], limits: 
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: is a pipe or device, not a regular file; save the photo as a file")
     if status.st_size > limits.max_bytes:
-        raise InputError(_too_many_bytes(path, status.st_size, limits))
+        raise TooLargeError(_too_many_bytes(path, status.st_size, limits))
 
 
 def _too_many_bytes(path: str, size: int, limits: Limits) -> str:
@@ -245,10 +250,22 @@ def _check_size(size: tuple[int, int], path: str, limits: Limits) -> None:
             "give a larger photo"
         )
     if width * height > limits.max_pixels:
-        raise InputError(
+        raise TooLargeError(
             f"{path}: {width:,} x {height:,} px is above the limit of {limits.max_pixels / 1e6:,.0f} million pixels; "
             "save a smaller copy"
         )
+
+
+def _scans(data: bytes, enough: int) -> int:
+    """How many scans a JPEG has, counted up to `enough`; what follows its end (a motion photo's clip) is not read."""
+    found, place = 0, 2
+    while found < enough and (marker := _MARKER.search(data, place)):
+        kind, place = data[marker.end() - 1], marker.end()
+        if kind == _END:
+            break
+        found += kind == _SCAN
+        place += int.from_bytes(data[place : place + 2], "big")  # the segment; a scan's pixels are behind it
+    return found
 
 
 def _heif(path: str) -> str:

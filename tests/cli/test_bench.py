@@ -111,6 +111,20 @@ def test_explain(run, folders, tiny_manifest, tmp_path, monkeypatch):
     assert "a recipe needs --data" in bad.err
 
 
+def test_sheet(folders, run, tiny_manifest, tmp_path, monkeypatch, result):
+    from tests.eval.test_sheets import Speaker
+
+    bad = run("bench", "sheet", result.path, "--data", tiny_manifest, "--out", tmp_path / "s.html")
+    assert bad.code == 2
+    assert "no detector of this result gives three answers" in bad.err
+    monkeypatch.setattr("ffaa.eval.detectors.load_detectors", lambda *args: [Speaker()])
+    out = folders / "said.json"
+    assert run("bench", "run", folders / "b.yaml", "--data", tiny_manifest, "--out", out).code == 0
+    done = run("bench", "sheet", out, "--data", tiny_manifest, "--out", tmp_path / "s.html", "--photos", 2)
+    assert done.out == f"{tmp_path / 's.html'}\n"
+    assert "&lt;b&gt;words" in (tmp_path / "s.html").read_text()
+
+
 def test_compare(result, run):
     found = run("bench", "compare", result.path, "bright", "m")
     assert found.out.startswith("## bright minus m")

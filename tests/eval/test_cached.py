@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from ffaa.data.crops import plain_face, read_photo
+from ffaa.data.manifest import Row
 from ffaa.errors import InputError
 from ffaa.eval import cached
 from ffaa.eval.benchmark import BenchRecipe
 from ffaa.eval.cached import ANSWERS, FEATURES, JUDGEMENTS, RESULT, evaluate, read_evaluation
-from ffaa.eval.evaluation import Evaluation, Judgement, figures, summarise, table
+from ffaa.eval.detectors import Judgement, Says, majority_says, scored
+from ffaa.eval.evaluation import Evaluation, figures, summarise, table
+from ffaa.eval.run import Outcome, outcome_of
 from ffaa.evidence.examine import examine_face
 from ffaa.mllm import features
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.stages import Stages
-from ffaa.types import Answer, ForgeryType, Label
+from ffaa.types import ForgeryType, Label
 from ffaa.vqa.conversation import read_jsonl
 
 REAL, FAKE = Label.REAL, Label.FAKE
@@ -46,7 +49,7 @@ def whole(tiny_run, tiny_parts, tmp_path_factory):
         patch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
         found = evaluate(Stages(tiny_run.recipe, tiny_run.data, folder), BENCH)
     return SimpleNamespace(
-        folder=folder, found=found, judged=list(read_jsonl(folder / JUDGEMENTS, Judgement)),
+        folder=folder, found=found, judged=list(read_jsonl(folder / JUDGEMENTS, Outcome)),
         answers=list(read_jsonl(folder / ANSWERS, Mined)),
     )  # fmt: skip
 
@@ -63,8 +66,8 @@ def test_it_decides_as_the_assistant(whole, tiny_assistant, tiny_manifest, use_t
         verdict = analysis.verdicts[0]
         assert [a.raw for a in kept.answers] == [a.raw for a in verdict.answers]
         assert [a.role for a in kept.answers] == [a.role for a in verdict.answers]
-        assert (judged.said, judged.said_type) == (verdict.label, verdict.forgery_type)
-        assert judged.forgery_score == pytest.approx(verdict.forgery_score, abs=1e-4)
+        assert (judged.says["ffaa"].label, judged.said_type) == (verdict.label, verdict.forgery_type)
+        assert judged.says["ffaa"].score == pytest.approx(verdict.forgery_score, abs=1e-4)
         assert judged.results == [a.result for a in verdict.answers]
 
 
@@ -87,22 +90,12 @@ def test_mids_with_blocks_of_its_own_decides_as_the_assistant(tiny_run, run, use
     stages = run(mids=tiny_run.recipe.mids.model_copy(update={"unfreeze": 1}))
     stages.pack(tmp_path / "model")
     evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
-    found = list(read_jsonl(stages.folder / JUDGEMENTS, Judgement))
+    found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))
     assistant = Assistant(tmp_path / "model", device="cpu")
     for judged in found[:2]:
         photo = tiny_run.data / judged.path
         analysis = assistant.analyze(photo) or assistant.analyze(photo, whole_image=True)
-        assert judged.forgery_score == pytest.approx(analysis.verdicts[0].forgery_score, abs=1e-4)
-
-
-def test_the_anchor_states_its_own_score():
-    answer = Answer(
-        role="anchor", prompt="q", raw="", description="", reasoning="", result=FAKE, probability=0.9,
-        forgery_type=None,
-    )  # fmt: skip
-    assert cached.anchor_score(answer) == 0.9
-    assert cached.anchor_score(answer.model_copy(update={"result": REAL})) == pytest.approx(0.1)
-    assert cached.anchor_score(answer.model_copy(update={"probability": None})) == 1.0
+        assert judged.says["ffaa"].score == pytest.approx(analysis.verdicts[0].forgery_score, abs=1e-4)
 
 
 def test_without_mids_the_anchor_alone_is_asked_and_judged(run, whole):
@@ -192,11 +185,12 @@ def test_a_benchmark_without_photos(run):
 
 def judgement(i, split, test_set, label, results, said, score, anchor_score, tower):
     kind = ForgeryType.REAL if label is REAL else ForgeryType.ENTIRE_FACE_SYNTHESIS
-    return Judgement(
-        path=f"{i}.jpg", sha256=f"{i}", split=split, test_set=test_set, label=label, forgery_type=kind,
-        results=results, said=said, said_type=None if i == 3 else kind, forgery_score=score,
-        anchor_score=anchor_score, tower_score=tower, tower_type=kind,
-    )  # fmt: skip
+    row = Row(path=f"{i}.jpg", sha256=f"{i}", label=label, forgery_type=kind, split=split, bench=test_set)
+    anchor = Says(label=results[0], score=anchor_score)
+    says = {"ffaa": Says(label=said, score=score), "anchor only": anchor, "tower": scored(tower),
+            "majority": majority_says(results)}  # fmt: skip
+    told = Judgement(says=says, seconds=0, results=results, said_type=None if i == 3 else kind)
+    return outcome_of(row, told, row.sha256, False)
 
 
 FOUND = [

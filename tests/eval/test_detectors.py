@@ -6,7 +6,7 @@ import pytest
 
 from ffaa.errors import UsageError
 from ffaa.eval import detectors as module
-from ffaa.eval.detectors import Baseline, Ffaa, load_detectors, stated
+from ffaa.eval.detectors import Baseline, Ffaa, Says, load_detectors, majority_says, stated
 from ffaa.mids.decide import Decision
 from ffaa.types import Answer, Box, Crop, Difficulty, Face, ForgeryType, Label, Role, UnparsedAnswer
 
@@ -78,6 +78,11 @@ def test_what_cannot_be_read_is_nobodys_determination():
     assert found.says["made/majority"].score == 0.5
     assert found.results == [None, FAKE, REAL]
     assert make([REAL, None, FAKE], 2).judge([face()])[0].says["made/majority"].label is REAL
+
+
+def test_an_unread_answer_is_half_a_vote_of_the_majoritys_score():
+    assert majority_says([None, FAKE, FAKE]) == Says(label=FAKE, score=2.5 / 3)
+    assert majority_says([REAL, None, REAL]) == Says(label=REAL, score=0.5 / 3)
 
 
 def test_the_stated_probability_is_of_the_determination():

@@ -222,3 +222,24 @@ def report(
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     typer.echo(str(out))
+
+
+@app.command("sheet")
+def sheet(
+    result: ResultFile,
+    data: Annotated[Path, typer.Option(help="The folder that `run` had as --data.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write, or PNG (without the answers).")],
+    detector: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose easy and hard faces; default: the first with answers.")
+    ] = None,
+    per: Annotated[int, typer.Option(min=1, max=20, help="Faces per set and level.")] = 5,
+    photos: Annotated[int, typer.Option(min=0, max=200, help="Photos with all detectors' answers.")] = 6,
+) -> None:
+    """Faces with truth and verdict, easy and hard; answers side by side. It holds photos: not to be passed on."""
+    with needs("train"):
+        from ffaa.eval import sheets
+        from ffaa.eval.result import read_result
+
+    found = read_result(result)
+    sheets.write(found, data, out, result.with_suffix(".records"), sheets.answering(found, detector), per, photos)
+    typer.echo(str(out))

@@ -19,7 +19,8 @@ from ffaa.errors import UsageError
 from ffaa.eval import bootstrap
 from ffaa.eval.benchmark import BenchRecipe, load_bench
 from ffaa.eval.cached import JUDGEMENTS, RESULT, evaluate, read_evaluation
-from ffaa.eval.evaluation import Evaluation, Judged, Judgement, grid, main_row, resampled
+from ffaa.eval.evaluation import Evaluation, Judged, grid, main_row, resampled, right
+from ffaa.eval.run import Outcome
 from ffaa.recipe import Recipe, load_recipe
 from ffaa.settings import load_yaml
 from ffaa.stages import Stages
@@ -175,20 +176,21 @@ def compare(recipe: AblationRecipe, found: dict[str, Evaluation], place: Path, b
     pairs = [*pairwise(name for name in recipe.rows if name in found)]
     pairs += [c for c in recipe.paper.claims if c not in pairs and set(c) <= set(found)]
     judged = {name: _open_world(place / name, bench) for name in found}
-    return [_compared(recipe.paper, a, b, judged, bench.seed) for a, b in pairs]
+    return [_compared(recipe, a, b, judged, bench.seed) for a, b in pairs]
 
 
-def _open_world(folder: Path, bench: BenchRecipe) -> list[Judgement]:
-    found = list(read_jsonl(folder / JUDGEMENTS, Judgement))
+def _open_world(folder: Path, bench: BenchRecipe) -> list[Outcome]:
+    found = list(read_jsonl(folder / JUDGEMENTS, Outcome))
     return [j for j in found if j.split == bench.open_world] or found
 
 
-def _compared(paper: Paper, a: str, b: str, judged: dict[str, list[Judgement]], seed: int) -> Compared:
+def _compared(recipe: AblationRecipe, a: str, b: str, judged: dict[str, list[Outcome]], seed: int) -> Compared:
     drawn = resampled(judged[a], seed)
-    first, second = (np.array([j.right for j in judged[name]]) for name in (a, b))
-    draws = [bootstrap.means(right, drawn) for right in (second, first)]
+    row = main_row(recipe.judged)
+    first, second = (np.array([right(j, row) for j in judged[name]]) for name in (a, b))
+    draws = [bootstrap.means(hits, drawn) for hits in (second, first)]
     ours = bootstrap.paired(float(second.mean()), float(first.mean()), *draws)
-    said = _paper_difference(paper, a, b)
+    said = _paper_difference(recipe.paper, a, b)
     holds = None if said is None else bool(np.sign(round(ours.difference, 9)) == np.sign(said))
     return Compared(first=a, second=b, ours=ours, paper=said, holds=holds)
 

@@ -24,10 +24,11 @@ from ffaa.data.manifest import Row
 from ffaa.engine import Engine
 from ffaa.errors import InputError
 from ffaa.eval.benchmark import BenchRecipe, sample
-from ffaa.eval.detectors import stated
-from ffaa.eval.evaluation import Evaluation, Judged, Judgement, summarise
+from ffaa.eval.detectors import UNSURE, Judgement, Says, majority_says, scored, stated
+from ffaa.eval.evaluation import Evaluation, Judged, summarise
+from ffaa.eval.run import Outcome, outcome_of
 from ffaa.mids import checkpoint, encoders
-from ffaa.mids.decide import decide
+from ffaa.mids.decide import decide, difficulty
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm import features
 from ffaa.mllm.answer import parse_answer
@@ -37,7 +38,7 @@ from ffaa.mllm.tower import ForensicVisionModel
 from ffaa.mllm.tower_heads import TowerHeads
 from ffaa.mllm.train_tower import load_tower
 from ffaa.stages import TEXT_MAX_TOKENS, TEXT_PART, Stages
-from ffaa.types import Answer, Label, Role, UnparsedAnswer
+from ffaa.types import Answer, Role, UnparsedAnswer
 from ffaa.vqa.conversation import read_jsonl, write_jsonl
 from ffaa.vqa.export import VARIANTS
 
@@ -73,7 +74,7 @@ def evaluate(stages: Stages, bench: BenchRecipe, judged: Judged = "ffaa") -> Eva
     """Evaluate the model of a run folder, whose stages are done, on the photos of its own manifest that `bench` chooses
     (`bench.manifest` is not read). What is up to date is not made again; a killed evaluation goes on.
 
-    Leaves features, answers, a `Judgement` per photo and the result in the folder. Raises InputError where no photo is
+    Leaves features, answers, an `Outcome` per photo and the result in the folder. Raises InputError where no photo is
     chosen, or one that the MLLM was tuned on.
     """
     rows = [r for r in sample(bench, stages.rows) if r.split in (bench.in_domain, bench.open_world)]
@@ -149,24 +150,30 @@ def engine_of(stages: Stages) -> Engine:
 
 
 @torch.inference_mode()
-def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Judgement]:
-    """What is decided about every photo from its answers in the folder, in the order of `rows`."""
+def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
+    """What is decided about every photo from its answers in the folder, in the order of `rows`.
+
+    says: 'ffaa' and 'majority' (with MIDS), 'anchor only', 'tower' (its linear head).
+    """
     array, found = features.load(stages.folder, FEATURES)
     answered = list(read_jsonl(stages.folder / ANSWERS, Mined))
     engine = engine_of(stages) if judged == "ffaa" else None
     out = []
     for i, (row, seen, m) in enumerate(zip(rows, found, answered, strict=True)):
-        answers = m.answers[: stages.recipe.mids.answers]
+        answers, anchor = m.answers[: stages.recipe.mids.answers], m.answers[0]
+        says = {
+            "anchor only": stated(anchor if isinstance(anchor, Answer) else None),
+            "tower": scored(seen.tower_score),
+        }
+        chosen = anchor
         if engine is not None:
-            said, score, chosen = _decided(engine, answers, _layers(engine, array[i], stages, row))
-        else:
-            said, score, chosen = m.results[0], anchor_score(answers[0]), answers[0]
-        out.append(Judgement(
-            path=row.path, sha256=row.sha256, split=row.split, test_set=row.test_set, label=row.label,
-            forgery_type=row.forgery_type, results=m.results, said=said,
-            said_type=chosen.forgery_type if isinstance(chosen, Answer) else None, forgery_score=score,
-            anchor_score=anchor_score(m.answers[0]), tower_score=seen.tower_score, tower_type=seen.tower_type,
-        ))  # fmt: skip
+            own, chosen = _decided(engine, answers, _layers(engine, array[i], stages, row))
+            says = {"ffaa": own, **says, "majority": majority_says(m.results)}
+        judgement = Judgement(
+            says=says, seconds=0.0, results=m.results, difficulty=difficulty(m.results) if engine else None,
+            said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
+        )  # fmt: skip
+        out.append(outcome_of(row, judgement, row.sha256, row.box is None))
     return out
 
 
@@ -181,18 +188,13 @@ def _layers(engine: Engine, kept: np.ndarray, stages: Stages, row: Row) -> tuple
 
 def _decided(
     engine: Engine, answers: Sequence[Answer | UnparsedAnswer], layers: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[Label | None, float | None, Answer | UnparsedAnswer]:
-    """(label, forgery score, chosen answer) by Eq. 1; no label where no answer could be read."""
+) -> tuple[Says, Answer | UnparsedAnswer]:
+    """(what MIDS says, chosen answer) by Eq. 1; no label where no answer could be read."""
     results = [a.result if isinstance(a, Answer) else None for a in answers]
     if not any(results):
-        return None, None, answers[0]
+        return Says(label=None, score=UNSURE), answers[0]
     decision = decide(engine.probabilities(answers, layers), results)
-    return decision.label, decision.forgery_score, answers[decision.chosen_index]
-
-
-def anchor_score(anchor: Answer | UnparsedAnswer) -> float:
-    """The forgery score that an answer states: its probability, of what it says; 0.5 for one that cannot be read."""
-    return stated(anchor if isinstance(anchor, Answer) else None).score
+    return Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index]
 
 
 def _hashes(folder: Path, *names: str) -> dict[str, str]:

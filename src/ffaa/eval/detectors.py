@@ -39,7 +39,8 @@ class Judgement(Record):
     """Of one face. says: row of the table -> what it says. Only with answers: the forgery type that the chosen one
     names, difficulty, results of (anchor, positive, negative), None where one could not be read.
 
-    seconds: of the model, for one face of its batch. words: row -> the answer as it was written.
+    seconds: of the model, for one face of its batch, 0 where it was not measured. words: row -> its answer as it was
+    written.
     """
 
     says: dict[str, Says]
@@ -124,7 +125,7 @@ class Ffaa:
                 if decision is None
                 else Says(label=decision.label, score=decision.forgery_score),
                 stated(anchor if isinstance(anchor, Answer) else None),
-                _majority(results),
+                majority_says(results),
             ]
             chosen = None if decision is None else judged.answers[decision.chosen_index]
             judgements.append(
@@ -156,7 +157,7 @@ class Ffaa:
             return []
         previous, last = engine.mllm.model.model.vision_tower(engine.pixels(face.image)).hidden_states
         score = engine.heads.opinion((previous.cpu(), last.cpu()))[0][0]
-        return [Says(label=_label(score, UNSURE), score=score)]
+        return [scored(score)]
 
 
 class Scorer(Protocol):
@@ -190,7 +191,7 @@ class Baseline:
         started = time.perf_counter()
         scores = [float(score) for score in self._trained.scores([face.image for face in faces])]
         seconds = (time.perf_counter() - started) / len(faces)
-        return [Judgement(says={self.name: Says(label=_label(s, UNSURE), score=s)}, seconds=seconds) for s in scores]
+        return [Judgement(says={self.name: scored(s)}, seconds=seconds) for s in scores]
 
 
 def load_detectors(
@@ -238,14 +239,15 @@ def stated(answer: Answer | None) -> Says:
     return Says(label=answer.result, score=sure if answer.result is Label.FAKE else 1 - sure)
 
 
-def _majority(results: Sequence[Label | None]) -> Says:
-    """score: the share of answers that say fake, an unread one as half."""
+def majority_says(results: Sequence[Label | None]) -> Says:
+    """What most answers say. score: the share of answers that say fake, an unread one as half."""
     scores = {Label.FAKE: 1.0, Label.REAL: 0.0, None: UNSURE}
     return Says(label=majority(results), score=sum(scores[result] for result in results) / len(results))
 
 
-def _label(score: float, threshold: float) -> Label:
-    return Label.FAKE if score >= threshold else Label.REAL
+def scored(score: float) -> Says:
+    """What a bare forgery score says: fake from 0.5 on."""
+    return Says(label=Label.FAKE if score >= UNSURE else Label.REAL, score=score)
 
 
 def _resized(face: Face, size: int) -> Face:

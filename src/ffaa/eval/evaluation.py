@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,38 +10,12 @@ import numpy as np
 from ffaa.eval import bootstrap
 from ffaa.eval.benchmark import BenchRecipe
 from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
+from ffaa.eval.run import Outcome
 from ffaa.mids.decide import difficulty
-from ffaa.mids.train import majority
-from ffaa.types import Difficulty, ForgeryType, Label, Record
+from ffaa.types import Difficulty, Label, Record
 
 Judged = Literal["ffaa", "anchor"]
 POOLS = ("in domain", "ALL")
-
-
-class Judgement(Record):
-    """One photo: what is true, and what is said of it. results: of the answers, anchor first, None for an unread one.
-
-    said, forgery_score: what MIDS chose, or, without MIDS, the anchor; None where no answer could be read.
-    anchor_score: the anchor's forgery score, from the probability that it states (0.5 for an unread one).
-    """
-
-    path: str
-    sha256: str
-    split: str
-    test_set: str
-    label: Label
-    forgery_type: ForgeryType
-    results: list[Label | None]
-    said: Label | None
-    said_type: ForgeryType | None
-    forgery_score: float | None
-    anchor_score: float
-    tower_score: float
-    tower_type: ForgeryType
-
-    @property
-    def right(self) -> bool:
-        return self.said is self.label
 
 
 class Hard(Record):
@@ -94,15 +68,10 @@ def main_row(judged: Judged) -> str:
     return "ffaa" if judged == "ffaa" else "anchor only"
 
 
-def figures(found: Sequence[Judgement], judged: Judged, seed: int) -> Figures:
+def figures(found: Sequence[Outcome], judged: Judged, seed: int) -> Figures:
     """The figures of some photos, at least one; seed: of the bootstrap."""
-    rows = {
-        "anchor only": _row(found, lambda j: j.results[0], lambda j: j.anchor_score),
-        "tower": _row(found, lambda j: Label.FAKE if j.tower_score > 0.5 else Label.REAL, lambda j: j.tower_score),
-    }
-    if judged == "ffaa":
-        own = _row(found, lambda j: j.said, lambda j: 0.5 if j.forgery_score is None else j.forgery_score)
-        rows = {"ffaa": own, **rows, "majority": _row(found, lambda j: majority(j.results), _share)}
+    rows = {row: _row(found, row) for row in found[0].says}
+    own = main_row(judged)
     fakes = [j for j in found if j.label is Label.FAKE]
     easy = [j for j in found if difficulty(j.results) is Difficulty.EASY]
     hard = [j for j in found if difficulty(j.results) is Difficulty.HARD]
@@ -110,7 +79,7 @@ def figures(found: Sequence[Judgement], judged: Judged, seed: int) -> Figures:
     return Figures(
         rows=rows,
         easy=len(easy) if with_mids else 0,
-        easy_acc=float(np.mean([j.right for j in easy])) if easy and with_mids else None,
+        easy_acc=float(np.mean([right(j, own) for j in easy])) if easy and with_mids else None,
         hard=_hard(hard, seed) if hard and with_mids else None,
         type_acc=float(np.mean([j.said_type is j.forgery_type for j in found])),
         type_acc_of_fakes=float(np.mean([j.said_type is j.forgery_type for j in fakes])) if fakes else None,
@@ -118,48 +87,44 @@ def figures(found: Sequence[Judgement], judged: Judged, seed: int) -> Figures:
     )
 
 
-def _row(
-    found: Sequence[Judgement], said: Callable[[Judgement], Label | None], score: Callable[[Judgement], float]
-) -> SetMetrics:
-    says = [said(j) for j in found]
+def right(j: Outcome, row: str) -> bool:
+    """Whether what a row says of a photo is true; what could not be read is not."""
+    return j.says[row].label is j.label
+
+
+def _row(found: Sequence[Outcome], row: str) -> SetMetrics:
+    says = [j.says[row] for j in found]
     return set_metrics(
         [j.label is Label.FAKE for j in found],
-        [None if s is None else s is Label.FAKE for s in says],
-        [score(j) for j in found],
+        [None if s.label is None else s.label is Label.FAKE for s in says],
+        [s.score for s in says],
     )
 
 
-def _share(j: Judgement) -> float:
-    """Share of the votes that say fake."""
-    votes = [r for r in j.results if r is not None]
-    return sum(r is Label.FAKE for r in votes) / len(votes) if votes else 0.5
-
-
-def resampled(found: Sequence[Judgement], seed: int) -> bootstrap.Weights:
+def resampled(found: Sequence[Outcome], seed: int) -> bootstrap.Weights:
     """How often each photo is drawn in each resample; every set and label keeps its number of photos."""
     return bootstrap.weights([(j.test_set, j.label) for j in found], range(len(found)), seed=seed)
 
 
-def _hard(found: Sequence[Judgement], seed: int) -> Hard:
+def _hard(found: Sequence[Outcome], seed: int) -> Hard:
     drawn = resampled(found, seed)
-    right = {
-        "mids": np.array([j.right for j in found]),
-        "anchor": np.array([j.results[0] is j.label for j in found]),
-        "majority": np.array([majority(j.results) is j.label for j in found]),
+    hits = {
+        name: np.array([right(j, row) for j in found])
+        for name, row in (("mids", "ffaa"), ("anchor", "anchor only"), ("majority", "majority"))
     }
-    acc = {name: float(values.mean()) for name, values in right.items()}
-    draws = {name: bootstrap.means(values, drawn) for name, values in right.items()}
+    acc = {name: float(values.mean()) for name, values in hits.items()}
+    draws = {name: bootstrap.means(values, drawn) for name, values in hits.items()}
     over = {
         f"over_{name}": bootstrap.paired(acc["mids"], acc[name], draws["mids"], draws[name])
         for name in ("anchor", "majority")
     }
-    return Hard(count=len(found), **{name: bootstrap.estimate(acc[name], draws[name]) for name in right}, **over)
+    return Hard(count=len(found), **{name: bootstrap.estimate(acc[name], draws[name]) for name in hits}, **over)
 
 
-def summarise(found: Sequence[Judgement], bench: BenchRecipe, judged: Judged) -> dict[str, Any]:
+def summarise(found: Sequence[Outcome], bench: BenchRecipe, judged: Judged) -> dict[str, Any]:
     """sets, pools and sacc of an `Evaluation`. In-domain sets are named 'in domain/NAME'."""
-    sets: dict[str, list[Judgement]] = {}
-    pools: dict[str, list[Judgement]] = {}
+    sets: dict[str, list[Outcome]] = {}
+    pools: dict[str, list[Outcome]] = {}
     for j in found:
         inside = j.split == bench.in_domain
         sets.setdefault(f"in domain/{j.test_set}" if inside else j.test_set, []).append(j)

@@ -13,7 +13,7 @@ from ffaa.eval.plots import figures, provenance, write_png
 from ffaa.eval.result import Result
 from ffaa.eval.tables import as_html, tables
 
-_STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#111}
+PAGE_STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #bbb;padding:.2em .5em;text-align:left}
 .wide{overflow-x:auto}img{max-width:100%}pre{background:#f3f3f3;padding:.6em;white-space:pre-wrap}"""
 
@@ -29,7 +29,7 @@ def report(found: Result) -> str:
     title = html.escape(f"Benchmark {found.recipe.name}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{html.escape(found.recipe.about)}</p>\n"
+        f"<style>{PAGE_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{html.escape(found.recipe.about)}</p>\n"
         f"<pre>{html.escape(found.command)}</pre>\n"
         + as_html([*tables(found), *(fairness.table(found, name) for name in found.photos.attributes)])
         + "<h2>Plots</h2>\n"

@@ -139,8 +139,8 @@ def run(
             for one in waiting:
                 judged = one.judge([face for face, _ in faces])
                 some = [
-                    Seen(**outcome_of(*found).model_dump(), **condition._asdict())
-                    for found in zip(rows, faces, judged, strict=True)
+                    Seen(**outcome_of(row, said, sha256, face.crop.whole_image).model_dump(), **condition._asdict())
+                    for row, (face, sha256), said in zip(rows, faces, judged, strict=True)
                 ]
                 done[one.name] += some
                 files[one.name].write("".join(record.model_dump_json() + "\n" for record in some))

@@ -94,7 +94,10 @@ def run(
             faces = [face_of(data, row, recipe.size) for row in rows]
             for one in waiting:
                 judged = one.judge([face for face, _ in faces])
-                some = [outcome_of(*found) for found in zip(rows, faces, judged, strict=True)]
+                some = [
+                    outcome_of(row, said, sha256, face.crop.whole_image)
+                    for row, (face, sha256), said in zip(rows, faces, judged, strict=True)
+                ]
                 done[one.name] += some
                 files[one.name].write("".join(outcome.model_dump_json() + "\n" for outcome in some))
                 files[one.name].flush()
@@ -144,12 +147,11 @@ def claim(records: Path, one: Detector, run_of: dict[str, Any]) -> Path:
     return lines
 
 
-def outcome_of(row: Row, found: tuple[Face, str], judgement: Judgement) -> Outcome:
-    """The record of a judged photo. found: what `face_of` gave."""
-    face, sha256 = found
+def outcome_of(row: Row, judgement: Judgement, sha256: str, whole_image: bool) -> Outcome:
+    """The record of a judged photo. sha256: of its file. whole_image: no face was found in it."""
     return Outcome(
         **judgement.model_dump(), path=row.path, sha256=sha256, split=row.split, test_set=row.test_set,
-        label=row.label, forgery_type=row.forgery_type, video=_video(row), whole_image=face.crop.whole_image,
+        label=row.label, forgery_type=row.forgery_type, video=_video(row), whole_image=whole_image,
     )  # fmt: skip
 
 

@@ -266,6 +266,8 @@ def test_the_result_its_tables_and_csv(records, talker, tmp_path):
         "Areas named",
     ]
     assert all(len(row) == len(table.header) for table in tables(found) for row in table.rows)
+    assert all(row[3].endswith("(!)") for row in tables(found)[1].rows)
+    assert "read nothing into such a line" in tables(found)[1].notes[-1]
     lines = as_csv(found).splitlines()
     assert lines[0] == "detector,table,figure,photos,value,low,high"
     assert any(line.startswith("talker,answers,unread,") and ",0.3333," in line for line in lines)

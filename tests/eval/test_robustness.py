@@ -147,6 +147,8 @@ def test_the_area_of_a_level_curve_is_its_height():
 def test_tables_csv_and_curves(found, tmp_path):
     shown = tables(found)
     assert [table.title for table in shown] == ["Area under the curves", "brightness", "blur"]
+    assert found.least == 1
+    assert "with one photo each they have no width at all" in shown[0].notes[-1]
     assert [row[2] for row in shown[0].rows[:3]] == [CLEAN, "brightness", "blur"]
     assert [row[2] for row in shown[1].rows[:3]] == [CLEAN, "0.2", "0.6"]
     lines = as_csv(found).splitlines()

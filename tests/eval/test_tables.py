@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ffaa.eval.tables import COLUMNS, as_csv, as_html, as_markdown, tables
+from ffaa.eval.tables import COLUMNS, as_csv, as_html, as_markdown, tables, too_few
 
 
 def test_every_table_and_its_size(result):
@@ -70,3 +70,13 @@ def test_what_is_not_defined_is_a_dash_with_its_reason(result):
     assert " / - / " in shown.rows[0][1]
     assert "-: only real photos: AUC not defined." in shown.notes
     assert ",only real photos: AUC not defined" in as_csv(odd)
+
+
+def test_few_photos_are_warned_of(result):
+    assert too_few(10) == []
+    assert "The smallest set and label has 2 photos" in too_few(2)[0]
+    found = {table.title: table for table in tables(result)}
+    assert len(found["Pools"].notes) == 1
+    sets = {name: group.model_copy(update={"real": 3}) for name, group in result.sets.items()}
+    found = {table.title: table for table in tables(result.model_copy(update={"sets": sets}))}
+    assert "has 3 photos" in found["Pools"].notes[1]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ffaa.data.stats import Table
 from ffaa.eval.plots import line_style, plain
 from ffaa.eval.robustness import CLEAN, PointFigures, Points, RobustnessResult
-from ffaa.eval.tables import number, spread
+from ffaa.eval.tables import number, spread, too_few
 
 Height = Literal["acc", "auc"]
 CSV_COLUMNS = (
@@ -41,6 +41,7 @@ def _areas(found: RobustnessResult) -> Table:
         f"{found.photos} photos. Normalised area under the curve of a figure over the strengths, the clean photos and "
         "the strengths at equal distances: the mean height of the curve. In brackets 95 % intervals.",
     ]
+    notes += too_few(found.least)
     return Table("Area under the curves", ["pool", "", "corruption", "ACC", "AUC"], rows, notes)
 
 

@@ -24,6 +24,7 @@ from ffaa.types import Label, Record, Support
 from ffaa.vqa.areas import AREAS
 
 FORMAT = "ffaa-explain-1"
+FEW = 30
 Figures = dict[str, Estimate]
 NOTHING = Estimate(value=None, low=None, high=None)
 
@@ -113,10 +114,10 @@ def summarise(found: Sequence[Explained], count: int = RESAMPLES, seed: int = 0)
     def ratio(
         of: Sequence[Explained], part: Callable[[Explained], float], whole: Callable[[Explained], float]
     ) -> Estimate:
-        """Sum of `part` over sum of `whole`, photos drawn within every set and label."""
+        """Sum of `part` over sum of `whole`. Photos are drawn over all sets: a set may have one such photo alone."""
         if not of or not sum(map(whole, of)):
             return NOTHING
-        drawn = weights([(one.test_set, one.label) for one in of], range(len(of)), count, seed).astype(np.float64)
+        drawn = weights([0] * len(of), range(len(of)), count, seed).astype(np.float64)
         above, below = (np.array([float(f(one)) for one in of]) for f in (part, whole))
         with np.errstate(invalid="ignore", divide="ignore"):
             return estimate(float(above.sum() / below.sum()), (drawn @ above) / (drawn @ below))
@@ -214,13 +215,19 @@ def tables(found: ExplainResult) -> list[Table]:
     every = lines(found)
     made = [_answers(found)]
     for title, start, notes in _TITLES:
-        rows = [[name, which.partition(", ")[2] or which, figure, str(photos), spread(e.value, e.low, e.high)]
+        rows = [[name, which.partition(", ")[2] or which, figure, _count(photos), spread(e.value, e.low, e.high)]
                 for name, which, figure, photos, e in every if which.startswith(start)]  # fmt: skip
         if rows:
-            made.append(Table(title, ["detector", "of", "figure", "photos", "value"], rows, notes))
+            few = [_FEW] if any("(!)" in row[3] for row in rows) else []
+            made.append(Table(title, ["detector", "of", "figure", "photos", "value"], rows, [*notes, *few]))
     return made
 
 
+def _count(photos: int) -> str:
+    return f"{photos} (!)" if photos < FEW else str(photos)
+
+
+_FEW = f"(!) fewer than {FEW} photos: read nothing into such a line, its interval may be far too narrow."
 _TITLES: tuple[tuple[str, str, list[str]], ...] = (
     ("Heatmaps against masks", "heatmap", [
         "hit: the highest pixel lies in the mask; iou: of the mask and as many highest pixels; energy: share of the "

@@ -6,6 +6,7 @@ Faces are found once, on the photo as it is: measured is the detector, not the s
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -87,6 +88,7 @@ class RobustnessResult(Record):
     batch: int
     bootstrap: Bootstrap
     photos: int
+    least: int = Field(description="photos of the smallest set and label")
     clean: Points
     curves: dict[str, Curve]
 
@@ -210,6 +212,7 @@ def make_result(
         batch=batch,
         bootstrap=Bootstrap(resamples=count, seed=recipe.seed),
         photos=len(first),
+        least=min(Counter((s.split, s.test_set, s.label) for s in first).values()),
         clean=under.points(Condition(CLEAN, None)),
         curves=curves,
     )

@@ -18,6 +18,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
+FEW = 10
+
+
 def number(value: float | None) -> str:
     """Three decimals; '-' for None."""
     return "-" if value is None else f"{value:.3f}"
@@ -26,6 +29,14 @@ def number(value: float | None) -> str:
 def spread(value: float | None, low: float | None, high: float | None) -> str:
     """A figure with its interval."""
     return "-" if value is None else f"{value:.3f} [{number(low)}, {number(high)}]"
+
+
+def too_few(least: int) -> list[str]:
+    """A warning where the smallest set and label has so few photos that intervals, drawn within it, mean little."""
+    if least >= FEW:
+        return []
+    return [f"(!) The smallest set and label has {least} photos, fewer than {FEW}: intervals are too narrow; with one "
+            "photo each they have no width at all."]  # fmt: skip
 
 
 def _estimate(found: Estimate) -> str:
@@ -48,7 +59,9 @@ def pools(found: Result) -> Table:
     """The pools in detail: a line per pool and row."""
     head = ["pool", "", "ACC", "AUC", "AP", "balanced ACC", "EER", "TPR at 1 % FPR", "at 5 %", "ECE", "Brier", "unread"]
     rows = [[name, row, *_detail(group.rows[row])] for name, group in found.pools.items() for row in found.row_names]
-    return Table("Pools", head, rows, ["In brackets: percentile bootstrap 95 % intervals."])
+    least = min(count for group in found.sets.values() for count in (group.real, group.fake) if count)
+    notes = ["In brackets: percentile bootstrap 95 % intervals.", *too_few(least)]
+    return Table("Pools", head, rows, notes)
 
 
 def _detail(of: RowFigures) -> list[str]:

@@ -3,6 +3,7 @@ import json
 import sqlite3
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -241,10 +242,23 @@ def test_a_worker_judges_in_batches(run, png, fake, wait_for):
         assert record["source"]["path"] == f"{i}.png"
         assert record["crop"]["whole_image"]
     assert found[12]["error"]["code"] == "unreadable"
-    assert "a video" in found[13]["error"]["message"]
+    assert "c.mp4: is a video" in found[13]["error"]["message"]
     assert sorted(name for batch in fake.batches for name in batch) == sorted(f"{i}.png" for i in range(12))
     assert max(map(len, fake.batches)) > 1
     assert list(kept.spool.iterdir()) == []
+
+
+def test_a_video_is_judged_under_its_clients_name(tiny_assistant, hopper, make_clip, tmp_path):
+    queue, spooled = SimpleNamespace(assistant=lambda: tiny_assistant), tmp_path / "0a1b2c3d"
+    make_clip(tmp_path / "clip.mp4", [hopper[:, :512]] * 4).rename(spooled)
+    (record,) = work.judge_file(queue, spooled, "mine.mp4", Options())
+    assert (record["kind"], record["source"]["path"]) == ("clip_verdict", "mine.mp4")
+    (person,) = record["people"]
+    assert person["telling"][0]["verdict"]["source"]["path"] == "mine.mp4"
+    spooled.write_bytes(spooled.read_bytes()[:400])
+    with pytest.raises(InputError, match=r"^mine\.mp4") as told:
+        work.judge_file(queue, spooled, "mine.mp4", Options())
+    assert "0a1b2c3d" not in str(told.value)
 
 
 def test_a_fault_of_ours_is_told_without_a_trace(run, png, wait_for):

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ffaa.serve.problems import Problem
-from ffaa.types import Analysis, NoFace, Verdict
+from ffaa.types import Analysis, ClipVerdict, NoFace, Verdict
 
 Result = Annotated[Verdict | NoFace, Field(discriminator="kind")]
+JobResult = Annotated[Verdict | NoFace | ClipVerdict, Field(discriminator="kind")]
 
 
 class _Reply(BaseModel):
@@ -34,7 +35,7 @@ class JobFile(_Reply):
 
     name: str
     state: Literal["queued", "running", "done"]
-    results: list[Result] | None = None
+    results: list[JobResult] | None = None
     error: Problem | None = None
 
 

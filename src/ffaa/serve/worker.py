@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ffaa.clip import analyze_clip
+from ffaa.data.images import shown
 from ffaa.errors import FFAAError, InputError
 from ffaa.serve.jobs import Claim, JobStore
 from ffaa.serve.metrics import Metrics
@@ -27,15 +29,40 @@ SWEEP_SECONDS = 60.0
 
 
 def judge_file(gatherer: Gatherer, path: Path, name: str, options: Options) -> list[dict[str, Any]]:
-    """The records of one file of a job, as JSON values. Raises FFAAError.
+    """The records of one file of a job, as JSON values: of a photo one per face, of a video one. Raises FFAAError.
 
-    Clips belong here: `gatherer.assistant()` may be called from this thread.
+    name: what the client calls the file; it stands in the records and errors in place of `path`.
     """
     with path.open("rb") as file:
-        if is_clip(file.read(16)):
-            raise InputError(f"{name}: a video; this server judges photos only")
+        clip = is_clip(file.read(16))
+    if clip:
+        return [_judge_clip(gatherer, path, name, options)]
     analysis = gatherer.submit(path.open("rb"), options, name, patient=True).result()
     return [record.model_dump(mode="json") for record in records(analysis)]
+
+
+def _judge_clip(gatherer: Gatherer, path: Path, name: str, options: Options) -> dict[str, Any]:
+    if options.whole_image:
+        raise InputError(f"{name}: is a video, and whole_image is for photos; leave it out for this file")
+    own = shown(path)  # a random name, so nothing else is replaced
+    assistant: Any = gatherer.assistant()  # the queue itself asks for less of it than a video does
+    try:
+        verdict = analyze_clip(assistant, path, evidence=options.evidence).verdict
+    except InputError as error:
+        raise InputError(str(error).replace(own, name)) from error
+    except FFAAError as error:
+        raise FFAAError(str(error).replace(own, name)) from error
+    record: dict[str, Any] = _renamed(verdict.model_dump(mode="json"), own, name)
+    return record
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    """A JSON value with `old` replaced in all its texts."""
+    if isinstance(value, dict):
+        return {key: _renamed(one, old, new) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_renamed(one, old, new) for one in value]
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 class Worker:

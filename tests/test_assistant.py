@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 
 from ffaa import assistant as module
 from ffaa.assistant import Assistant, choose_device
+from ffaa.data.images import load_photo
 from ffaa.errors import MissingExtraError, UsageError, WeightsError
 from ffaa.evidence.examine import MEASURES, examine_face
 from ffaa.mids.decide import decide, difficulty
@@ -92,6 +95,36 @@ def test_the_same_photo_gives_the_same_verdict(tiny_assistant, hopper, one, tmp_
     assert v.source.path == str(path)
     assert len(v.source.sha256) == 64
     same([v], one.verdicts)
+
+
+def test_the_two_halves_make_the_same_verdicts(tiny_assistant, hopper, pair):
+    found = [tiny_assistant.find(p) for p in (load_photo(hopper), pair, BLANK, hopper)]
+    assert [len(f.faces) for f in found] == [1, 2, 0, 1]
+    halves = tiny_assistant.finish(found)
+    assert all(isinstance(f, Analysis) for f in halves)
+    whole = [tiny_assistant.analyze(p) for p in (hopper, pair, BLANK, hopper)]
+    for a, b in zip(halves, whole, strict=True):
+        same(a.verdicts, b.verdicts)
+        assert a.message == b.message
+
+
+def test_several_threads_may_call(tiny_assistant, hopper, one):
+    inside, most = [], []
+    generate = tiny_assistant.engine.mllm.generate
+
+    def watched(*args):
+        inside.append(1)
+        most.append(len(inside))
+        found = generate(*args)
+        inside.pop()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(tiny_assistant.engine.mllm, "generate", watched)
+        found = list(pool.map(lambda _: tiny_assistant.analyze(hopper), range(6)))
+    assert max(most) == 1
+    for each in found:
+        same(each.verdicts, one.verdicts)
 
 
 def test_two_faces_largest_first(tiny_assistant, pair):

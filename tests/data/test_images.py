@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from ffaa.data.images import Limits, expand_paths, load_photo
-from ffaa.errors import InputError
+from ffaa.data.images import Limits, expand_paths, load_bytes, load_photo
+from ffaa.errors import InputError, TooLargeError
 
 # Left half dark red, right half light blue: survives JPEG, shows turns and mirrors.
 LEFT, RIGHT = (120, 20, 20), (150, 180, 250)
@@ -333,6 +333,39 @@ def test_links(save, tmp_path):
 )
 def test_what_is_no_photo(source, word):
     refused(source, word)
+
+
+def test_a_files_content_in_memory(save):
+    data = save("a.png").read_bytes()
+    photo = load_bytes(data, "name")
+    same = load_photo(save("a.png"))
+    assert np.array_equal(photo.pixels, same.pixels)
+    assert photo.source == same.source.model_copy(update={"path": "name"})
+    with pytest.raises(TooLargeError, match=r"^name: .* MB"):
+        load_bytes(data, "name", Limits(max_bytes=50))
+    with pytest.raises(TooLargeError, match="million pixels"):
+        load_bytes(data, "name", Limits(max_pixels=50))
+    with pytest.raises(InputError, match="empty"):
+        load_bytes(b"", "name")
+
+
+def scans(data, more):
+    """A progressive JPEG whose last scan comes again and again."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * more + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(save):
+    data = save("a.jpg", progressive=True).read_bytes()
+    assert 5 < data.count(b"\xff\xda") < 15
+    assert load_bytes(scans(data, 40), "name").pixels.shape == (48, 64, 3)
+    for more in (64, 5000):
+        with pytest.raises(InputError, match="scans"):
+            load_bytes(scans(data, more), "name")
+    motion = data + b"\xff\xda\x00\x01" * 500  # what follows the picture, as the clip of a motion photo
+    assert load_bytes(motion, "name").pixels.shape == (48, 64, 3)
+    inside = save("b.jpg", progressive=True, comment=b"\xff\xda" * 500).read_bytes()
+    assert load_bytes(inside, "name").pixels.shape == (48, 64, 3)
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------

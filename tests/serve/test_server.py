@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+import ffaa
 from ffaa.errors import UsageError
 from ffaa.serve import server as module
+from ffaa.types import Verdict
 
 # The models are not the point: each batch of the fake takes a moment, and what was judged is noted in a file.
 PROGRAM = """
@@ -163,3 +165,33 @@ def test_a_taken_port_is_told(settings):
             module.listen(settings(port=taken.getsockname()[1]))
     with pytest.raises(UsageError, match="cannot be listened on"):
         module.listen(settings(host="192.0.2.1"))
+
+
+def test_nano_over_http_says_what_it_says_on_the_command_line(tmp_path):
+    """The real model, from the real command to the last byte."""
+    photo = Path(__file__).parents[2] / "examples/photos/forged_swap.jpg"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ffaa", "serve", "--port", "0", "--jobs", str(tmp_path), "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        address = process.stderr.readline().split()[0]
+        with httpx.Client(base_url=address, timeout=120, trust_env=False) as client:
+            while client.get("/healthz").json() != {"status": "ready"}:
+                time.sleep(0.1)
+            files = {"file": ("a/forged_swap.jpg", photo.read_bytes())}
+            (found,) = client.post("/v1/analyze", files=files).json()["results"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    (expected,) = ffaa.analyze(photo)
+    assert found["source"]["path"] == "forged_swap.jpg"
+    got = Verdict.model_validate(found)
+    assert [answer.raw for answer in got.answers] == [answer.raw for answer in expected.answers]
+    assert (got.label, got.chosen_index, got.box, got.cautions) == (
+        expected.label, expected.chosen_index, expected.box, expected.cautions
+    )  # fmt: skip
+    assert got.forgery_score == pytest.approx(expected.forgery_score, abs=1e-6)
+    assert got.source.sha256 == expected.source.sha256

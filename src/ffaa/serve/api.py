@@ -48,10 +48,11 @@ def create_app(settings: ServeSettings, assistant: Judge | None = None) -> FastA
         title="ffaa", version=__version__, summary="Says of each face in a photo whether it looks real or forged.",
         description=openapi.DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json", separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.service = service
     app.include_router(router)
-    problems.install(app)
+    problems.install(app, router.routes)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST", "DELETE"],
@@ -206,7 +207,7 @@ def health(request: Request) -> Response:
     return _json(Health.model_validate({"status": status}), 200 if status == "ready" else 503)
 
 
-@router.get("/metrics", tags=["operation"], response_class=PlainTextResponse, responses=openapi.METRICS)
+@router.get("/metrics", tags=["operation"], response_class=Response, responses=openapi.METRICS)
 def metrics(request: Request) -> Response:
     """For Prometheus. Needs a key where keys are in force."""
     service = _service(request)

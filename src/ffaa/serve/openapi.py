@@ -103,12 +103,18 @@ JOBS = _errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 503) | {
     202: {
         "description": "Accepted: it will end.",
         "headers": {"Location": {"description": "Where to ask for it.", "schema": {"type": "string"}}},
+        "links": {
+            name: {"operationId": name, "parameters": {"job": "$response.body#/id"}}
+            for name in ("look_at_job", "delete_job")
+        },
         **_example({"id": _JOB_ID, "url": f"/v1/jobs/{_JOB_ID}"}),
     }
 }
 JOB = _errors(401, 403, 404, 422) | {200: {"description": "The job.", **_example(_JOB)}}
 JOB_GONE = _errors(401, 403, 404, 422)
-METRICS = _errors(401, 403) | {200: {"description": "Prometheus text.", "content": {"text/plain": {}}}}
+METRICS = _errors(401, 403) | {
+    200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 _FLAGS = {
     "whole_image": {"type": "boolean", "default": False, "description": "The photo is a face crop already."},

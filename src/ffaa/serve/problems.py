@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 
 from ffaa.errors import FFAAError, InputError, TooLargeError
 
@@ -68,16 +68,6 @@ def reply(status: int, code: str, message: str, headers: Mapping[str, str] | Non
     return JSONResponse(body, status, headers=dict(headers) if headers else None)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    code = _code(error)
-    service: Any = request.app.state.service
-    service.metrics.rejected.labels(code).inc()
-    unknown = code in {"not_found", "method_not_allowed"} and not isinstance(error, ApiError)
-    message = "nothing is at this address; see /openapi.json" if unknown else str(error.detail)
-    return reply(error.status_code, code, message, error.headers)
-
-
 def _code(error: HTTPException) -> str:
     if isinstance(error, ApiError):
         return error.code
@@ -98,7 +88,26 @@ def unexpected() -> JSONResponse:
     return reply(500, "internal", "the server failed on this request; its operator finds the reason in the log")
 
 
-def install(app: FastAPI) -> None:
-    """Makes `app` answer every error in this shape."""
-    app.add_exception_handler(HTTPException, _http)
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Makes `app` answer every error in this shape. routes: those of the API."""
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = _code(error)
+        app.state.service.metrics.rejected.labels(code).inc()
+        headers, message = error.headers, str(error.detail)
+        if not isinstance(error, ApiError) and error.status_code == 404:
+            message = "nothing is at this address; see /openapi.json"
+        elif error.status_code == 405:
+            # Of all routes at this address; the framework names those of the first.
+            methods = _methods(request, [*routes, *app.routes])
+            headers, message = {"Allow": methods}, f"this address takes {methods}"
+        return reply(error.status_code, code, message, headers)
+
+    app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, _invalid)
+
+
+def _methods(request: Request, routes: Sequence[BaseRoute]) -> str:
+    at_it = (r for r in routes if isinstance(r, Route) and r.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in at_it for method in route.methods or ()}))

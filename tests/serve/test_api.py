@@ -152,7 +152,7 @@ def test_a_client_that_goes_away_is_dropped(start, fake, png, wait_for, raw):
         b"Content-Length: %d\r\n\r\n" % len(body)
     )
     assert raw(server.port, head + body, seconds=0.3) == b"<still open>"
-    wait_for(lambda: not server.service.gatherer._reading)
+    wait_for(lambda: 'status="400"' in server.client.get("/metrics").text)  # its leaving was noticed
     fake.gate.set()
     thread.join(20)
     send(server, png(), "last.png")

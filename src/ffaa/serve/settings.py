@@ -27,7 +27,7 @@ class ServeSettings(BaseModel):
     no_keys: bool = Field(False, description="listen beyond this machine without keys")
 
     model: str = Field("nano", description="a name of `ffaa weights list`, or a model's folder")
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0: as torch chooses")
     min_face: int = Field(40, ge=1, description="smallest face that is judged, pixels")
 
@@ -87,3 +87,13 @@ class ServeSettings(BaseModel):
         """
         local = LOCAL_HOSTS if self.loopback else ()
         return frozenset(name.lower() for name in self.hosts or local)
+
+
+def table() -> str:
+    """All settings as a Markdown table, for docs/serve.md."""
+    rows = ["| setting | default | what |", "|---|---|---|"]
+    for name, field in ServeSettings.model_fields.items():
+        value = field.default
+        shown = "none" if value in (None, []) else f"{value:,}" if type(value) is int and value > 9999 else f"{value}"
+        rows.append(f"| `{name}` | {shown} | {field.description} |")
+    return "\n".join(rows)

@@ -55,7 +55,8 @@ def h264(view: View, crf: float, rng: np.random.Generator) -> np.ndarray:
     encoder.width, encoder.height, encoder.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
     encoder.time_base, encoder.thread_count = Fraction(1, 25), 1  # the same bytes on any number of cores
     encoder.options = {"crf": str(round(crf)), "preset": "medium", "x264-params": "log-level=none"}
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even, dtype=np.uint8), format="rgb24").reformat(format="yuv420p")
+    pixels = np.ascontiguousarray(even, dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
     decoder: Any = av.CodecContext.create("h264", "r")
     frames = [f for packet in [*encoder.encode(frame), *encoder.encode(None), None] for f in decoder.decode(packet)]
     return frames[0].to_ndarray(format="rgb24")[:height, :width]

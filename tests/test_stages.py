@@ -18,11 +18,12 @@ from ffaa.data.manifest import held_for_mids
 from ffaa.data.recipe import DataRecipe
 from ffaa.data.sources.base import SourceArgs
 from ffaa.errors import UsageError
+from ffaa.mids import checkpoint, encoders
 from ffaa.mllm import features
 from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.train_tower import load_tower
-from ffaa.stages import Stages
+from ffaa.stages import TEXT_PART, Stages
 from ffaa.vqa.conversation import Conversation, read_jsonl
 
 ALL = ["faces", "tower", "features", "conversations", "mllm", "mine", "mids"]
@@ -224,6 +225,32 @@ def test_mids_sees_augmented_crops_through_trained_blocks(again, tiny_run):
     assert "se_attn.0.norm" in names
     assert "se_attn.1.norm" not in names
     assert sorted(p.name for p in again.folder.glob("mids*")) == ["mids.card.json", "mids.json", "mids.safetensors"]
+
+
+def test_mids_starts_from_what_the_tower_says(again, tiny_run):
+    """With hardly any training MIDS's odds, whatever the answer, are about those of the tower's heads."""
+    assert again(**section(tiny_run, "mids", from_heads=True, lr=1e-12)) == ["mids"]
+    tower, heads = load_tower(again.folder / "tower.safetensors")
+    text = encoders.text_encoder(TEXT_PART).model
+    mids = checkpoint.load(again.folder / "mids.safetensors", text, tower).eval()
+    array = torch.from_numpy(np.array(features.load(again.folder, "val")[0])).float()
+    with torch.no_grad():
+        said = heads.forgery_logit((array[:, 0], array[:, 1]))
+        logits = mids.classify(None, None, mids.project((array[:, 1], array[:, 0])))
+    for forged, real in ((3, 1), (2, 0)):
+        assert torch.corrcoef(torch.stack([logits[:, forged] - logits[:, real], said]))[0, 1] > 0.9
+
+
+def test_a_teacher_without_a_dataset(again, tiny_run):
+    """Neither the MLLM nor MIDS learns from it; validation keeps it."""
+    name = tiny_run.stages.rows[0].dataset
+    stages = Stages(make_without(tiny_run.recipe, name), tiny_run.data, again.folder)
+    assert (stages.part("tune"), stages.part("mine")) == ([], [])
+    assert stages.part("val") == tiny_run.stages.part("val") != []
+
+
+def make_without(recipe, name):
+    return recipe.model_copy(update={"teach": recipe.teach.model_copy(update={"without": [name]})})
 
 
 def test_what_mids_sees_is_what_the_answers_are_about(tiny_run):

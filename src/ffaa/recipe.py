@@ -48,6 +48,11 @@ class TeachArgs(BaseModel):
     resist: float = Field(0.9, ge=0.5, le=1, description="tempered tower score from which a hypothesis is withstood")
     contrary: float = Field(0.4, ge=0, le=1, description="share of the hypotheses that are not true")
     temperature: float = Field(1.5, gt=0, description="of the tower's score in stated probabilities")
+    without: list[str] = Field(
+        default_factory=list,
+        description="datasets that no conversation and no mined answer is about; what the tower has not learnt to see "
+        "teaches the MLLM and MIDS to call forged what looks real",
+    )
 
 
 class Recipe(BaseModel):

@@ -30,6 +30,7 @@ from ffaa.mids import encoders
 from ffaa.mids.images import CropImages, Crops, Images, Stored
 from ffaa.mids.llava import LlavaSet
 from ffaa.mids.report import report, table
+from ffaa.mids.start import start_from_heads
 from ffaa.mids.train import STATE, TEXTS, train_mids
 from ffaa.mllm import features, nano
 from ffaa.mllm.adapter import CARD, AdapterCard, save_adapter, weight_files
@@ -58,6 +59,7 @@ TEXT_PART = "minilm-l6"
 TEXT_MAX_TOKENS = 256
 ANCHORS = (*ANCHOR_PROMPTS, *questions())
 FEATURE_SETS = ("tune", "val", "mine")
+SCALED_BY = 256  # photos; how their features spread sets the scale of a start from the tower's heads
 MINED = {"val": "mined-val.jsonl", "mine": "mined-mine.jsonl"}
 
 
@@ -118,15 +120,17 @@ class Stages:
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""
-        held = self.recipe.data.held
+        held, without = self.recipe.data.held, self.recipe.teach.without
         if name == "val":
             return [r for r in self.rows if r.split == "val"]
-        return [r for r in self.rows if r.split == "train" and held_for_mids(r, held) == (name == "mine")]
+        rows = [r for r in self.rows if r.split == "train" and r.dataset not in without]
+        return [r for r in rows if held_for_mids(r, held) == (name == "mine")]
 
     def features(self) -> None:
         """Compute tower features and evidence of augmented crops."""
         self.tower()
         teach, held = self.recipe.teach, self.recipe.data.held
+        fewer = {"without": teach.without} if teach.without else {}
         variants = {"tune": teach.variants, "val": 1, "mine": self.recipe.mined_variants}
 
         def work() -> None:
@@ -138,7 +142,8 @@ class Stages:
                 )  # fmt: skip
 
         files = [f"{name}.{kind}" for name in FEATURE_SETS for kind in ("npy", "jsonl")]
-        inputs = self._inputs("faces.parquet", "tower.safetensors", held=held, variants=variants, blend=teach.blend)
+        inputs = self._inputs("faces.parquet", "tower.safetensors", held=held, variants=variants, blend=teach.blend,
+                              **fewer)
         self.run.stage("features", inputs, files, work, files)
 
     def conversations(self) -> None:
@@ -275,6 +280,8 @@ class Stages:
     def mids(self) -> None:
         """Train MIDS on the mined answers; of a recipe with a base on those that `ffaa mine` left."""
         args, llava, seed = self.recipe.mids, self._llava(), self.recipe.seed
+        if args.from_heads and llava is not None:
+            raise UsageError("mids.from_heads is for a nano; a recipe with a base has no heads to start from")
         if llava is None:
             self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
@@ -300,6 +307,11 @@ class Stages:
                     key = f"{inputs[file]} {image.about}"
                     images = CropImages(model, crops, [m.row for m in found], variants, seed, kept[name], key)
                 sets[name] = (images, found)
+            if args.from_heads:
+                _, heads = load_tower(self.folder / "tower.safetensors")
+                images, found = sets["mine"]
+                few = images([m.row for m in found[:SCALED_BY]], 0)
+                start_from_heads(model, heads.last, heads.previous, few)
             figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder)
             mids_checkpoint.save(model.half(), out)
             mids_checkpoint.save_card(

@@ -215,6 +215,14 @@ def test_at_most_so_many_rows(built_set, tiny_baseline):
     assert found["train"] != chosen_rows(tiny_baseline("npr", data={"limit": 3}, seed=1), rows)["train"]
 
 
+def test_without_a_dataset(built_set, tiny_baseline):
+    rows = manifest.read(built_set)
+    odd = [row.model_copy(update={"dataset": "odd"}) if i % 4 < 2 else row for i, row in enumerate(rows)]
+    found = chosen_rows(tiny_baseline("npr", data={"without": ["odd"]}), odd)
+    assert {row.dataset for row in found["train"]} == {rows[0].dataset}
+    assert found["val"] == chosen_rows(tiny_baseline("npr"), odd)["val"]
+
+
 def test_threshold():
     truth = np.array([False, False, False, True, True])
     assert best_threshold(truth, np.array([0.1, 0.2, 0.3, 0.7, 0.9])) == (0.5, 1.0)

@@ -32,6 +32,7 @@ class DataArgs(Settings):
 
     manifest: str = Field(manifest.NAME, description="of `ffaa data build`, in the folder that --data names")
     limit: int | None = Field(None, ge=2, description="at most this many rows per split and label, a seeded draw")
+    without: list[str] = Field(default_factory=list, description="datasets whose training rows are left out")
 
 
 class Start(Settings):

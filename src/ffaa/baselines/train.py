@@ -70,6 +70,7 @@ def train_baseline(
 def chosen_rows(recipe: BaselineRecipe, rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of train and val, of each label at most `data.limit`. Raises InputError where a label is missing."""
     found: dict[str, list[Row]] = {}
+    rows = [row for row in rows if row.split != "train" or row.dataset not in recipe.data.without]
     for number, split in enumerate(("train", "val")):
         kept: list[int] = []
         for label in Label:

@@ -54,6 +54,7 @@ class MidsArgs(BaseModel):
     self_attention: int = Field(3, ge=0, description="self-attention blocks before the classifier")
     text_encoder: str | None = Field(None, description="part or folder; default minilm-l6, for a base t5-base")
     image_encoder: str | None = Field(None, description="of a base: part or folder of a CLIP; default clip-vit-l14-336")
+    from_heads: bool = Field(False, description="nano: start from the tower's linear heads instead of random weights")
     one_answer: bool = Field(False, description="the anchor alone, without hypotheses; then no image is Easy")
     save_every: int = Field(200, ge=1, description="steps between two states that a killed run goes on from")
 

@@ -127,7 +127,7 @@ def test_analyze_tells_the_credentials_only_when_asked(run, tmp_path, astronaut)
     (record,) = run("analyze", path, "--json").records()
     assert record["source"]["credentials"] is None
     out = " ".join(run("analyze", path, "--credentials").out.split())
-    assert "credentials: The credentials say: this picture was made by generative AI. Who says so is not confirm" in out
+    assert "credentials: The credentials say: this file was made by generative AI. Who says so is not confirmed" in out
     assert "credentials: Present, and the signature fits" in out
     (record,) = run("analyze", path, "--json", "--credentials").records()
     found = Credentials.model_validate(record["source"]["credentials"])

@@ -148,7 +148,7 @@ def test_file_facts():
 @pytest.mark.parametrize(
     ("credentials", "told", "never"),
     [
-        ({"status": "absent"}, "Most photos carry none", "Signed by"),
+        ({"status": "absent"}, "Most files carry none", "Signed by"),
         ({"status": "not_checked", "reason": "install ffaa[report]"}, "checked: install ffaa[report].", "Signed by"),
         ({"status": "unreadable", "reason": "broken"}, "Unreadable: broken", "Signed by"),
         ({"status": "valid", "signer": "Ann"}, "not confirmed: no trust list was given", "INVALID"),
@@ -159,7 +159,7 @@ def test_file_facts():
         ),
         (
             {"status": "valid", "actions": [{"action": "c2pa.created", "source_type": "trainedAlgorithmicMedia"}]},
-            "The credentials say: this picture was made by generative AI. Who says so is not confirmed.", "INVALID",
+            "The credentials say: this file was made by generative AI. Who says so is not confirmed.", "INVALID",
         ),
     ],
 )  # fmt: skip

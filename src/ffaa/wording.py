@@ -214,6 +214,18 @@ def frame_headline(person: PersonVerdict, verdict: Verdict) -> str:
     return said + ("; the person stays uncertain" if person_is_uncertain(person) else "")
 
 
+def frame_explain(person: PersonVerdict, verdict: Verdict) -> str:
+    """What that means and what it does not."""
+    if person_is_uncertain(person) and not is_uncertain(verdict):
+        return "The verdict on the person is uncertain, so what one frame says is no ground to act on."
+    return explain(verdict)
+
+
+def frame_strength(person: PersonVerdict, verdict: Verdict) -> str:
+    """The frame's match score in a word; '' where the person is uncertain and the word would say too much."""
+    return "" if person_is_uncertain(person) and verdict.match_score >= WEAK else strength(verdict)
+
+
 def frame_reasoning(person: PersonVerdict, verdict: Verdict) -> str:
     """As `reasoning`, and marked too where the person is uncertain."""
     return (f"[{NOT_A_FINDING}] " if person_is_uncertain(person) or is_uncertain(verdict) else "") + verdict.reasoning

@@ -258,7 +258,7 @@ def test_videos_that_carry_none(make_clip, tmp_path):
 
 
 def test_a_file_of_many_parts_does_not_keep_the_reader(monkeypatch):
-    """A tenth of a megabyte of empty boxes takes the library ten seconds, and the time grows with the square of their number."""
+    """A tenth of a megabyte of empty boxes takes the library ten seconds; the time grows with its square."""
     monkeypatch.setattr(credentials, "MAX_CLIP_SECONDS", 0.2)
     box = struct.Struct(">I4s")
     crowd = box.pack(16, b"ftyp") + b"isom" + bytes(4) + box.pack(8, b"free") * 40_000

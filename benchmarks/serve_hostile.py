@@ -1,13 +1,15 @@
 """Hostile uploads to a real server: nothing may end in a 5xx, a trace, a file left behind or memory without bound.
 
 Mutated images and clips, wrong types, content types, lengths and names that lie, bombs of pixels, zips, scans and text,
-slow and broken-off bodies, broken multipart; to /v1/analyze and /v1/jobs. Seeded: the same uploads every time.
+slow and broken-off bodies, broken multipart; to /v1/analyze and /v1/jobs, whose results are read too. Seeded: the same
+uploads every time.
 Run: python benchmarks/serve_hostile.py [--count 2000] [--seed 0] [--out results/serve-hostile.json]
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import random
@@ -147,7 +149,10 @@ class Attack:
     def __init__(self, server: Running, seed: int):
         self.server, self.seed = server, seed
         self.kinds = seeds()
+        self.clips = [data for name, data in self.kinds.items() if name.startswith("clip-")]
         self.bombs = bombs(self.kinds)
+        self.packed = gzip.compress(bytes(50_000_000))
+        self.job_ends: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.jobs: list[str] = []
@@ -197,14 +202,34 @@ class Attack:
         return self.post(multipart(data, "a.png", rng.choice(TYPES)))
 
     def bomb(self, rng: random.Random) -> tuple[int, bytes]:
+        if rng.random() < 0.1:
+            return self.post(self.packed, **{"content-encoding": "gzip"})
         return self.post(multipart(rng.choice(self.bombs), "bomb.png", "image/png"))
 
     def named(self, rng: random.Random) -> tuple[int, bytes]:
         return self.post(multipart(self.some(rng), rng.choice(NAMES), rng.choice(TYPES)))
 
     def job(self, rng: random.Random) -> tuple[int, bytes]:
-        data = rng.choice(self.bombs) if rng.random() < 0.1 else self.some(rng)
+        """A clip as often as all else together: only jobs take them."""
+        data = mutate(rng.choice(self.clips), rng) if rng.random() < 0.5 else self.some(rng)
+        data = rng.choice(self.bombs) if rng.random() < 0.1 else data
         return self.post(multipart(data, rng.choice(NAMES[:6]), "image/png", "files"), "/v1/jobs")
+
+    def ended(self, url: str, seconds: float = 600) -> bool:
+        """Whether a job ends; what it says of its file is held to the same rules."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            answer = httpx.get(self.server.url + url, timeout=60, trust_env=False)
+            if (job := answer.json())["state"] != "done":
+                time.sleep(0.2)
+                continue
+            for file in job["files"]:
+                told = file["error"]["code"] if file["error"] else file["results"][0]["kind"]
+                self.job_ends[told] += 1
+                if told == "internal" or TRACE.search(answer.content):
+                    self.wrong.append(f"{url}: {answer.content[:200]!r}")
+            return True
+        return False
 
     def raw(self, head: bytes, body: bytes, pause: float = 0.0) -> tuple[int, bytes]:
         """A request byte by byte, as no library would send it."""
@@ -279,7 +304,7 @@ def main() -> None:
         started = time.monotonic()
         with ThreadPoolExecutor(options.clients) as pool:
             list(pool.map(attack.one, range(options.count)))
-        unended = [url for url in attack.jobs if not ends(server, url)]
+        unended = [url for url in attack.jobs if not attack.ended(url)]
         elapsed = time.monotonic() - started
         after = httpx.post(server.url + "/v1/analyze", files=good, timeout=300, trust_env=False).json()
         memory, left, log = server.memory(), set(server.left()) - there, server.log
@@ -299,6 +324,7 @@ def main() -> None:
         "seconds": round(elapsed, 1),
         "by_way_and_status": dict(sorted(attack.ends.items())),
         "jobs": len(attack.jobs),
+        "job_files_by_end": dict(sorted(attack.job_ends.items())),
         "memory_start_mib": start["now"],
         "memory_end_mib": memory["now"],
         "memory_most_mib": memory["most"],
@@ -307,15 +333,6 @@ def main() -> None:
     write(options.out, report)
     if failures:
         raise SystemExit(f"{len(failures)} failures" + ("\n" + log[-3000:] if "Traceback" in log else ""))
-
-
-def ends(server: Running, url: str, seconds: float = 600) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if httpx.get(server.url + url, timeout=60, trust_env=False).json()["state"] == "done":
-            return True
-        time.sleep(0.2)
-    return False
 
 
 if __name__ == "__main__":

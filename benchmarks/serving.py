@@ -27,7 +27,7 @@ PHOTOS = sorted((Path(__file__).parent.parent / "examples/photos").glob("*.jpg")
 
 @dataclass
 class Running:
-    """url; process; folder: where its jobs, temporary files and log lie."""
+    """url; process; folder: where it runs; its jobs, temporary files and log lie there."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -50,8 +50,10 @@ class Running:
         return (self.folder / "log").read_text(errors="replace")
 
     def left(self) -> list[str]:
-        """What lies in its folders for temporary files and waiting ones."""
-        return sorted(str(p) for name in ("tmp", "jobs/spool") for p in (self.folder / name).rglob("*"))
+        """What lies in its folder beside its log, its settings and the jobs' database."""
+        own = {"log", "serve.yaml", "jobs/jobs.sqlite", "jobs/jobs.sqlite-wal", "jobs/jobs.sqlite-shm"}
+        found = (str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if not p.is_dir())
+        return sorted(name for name in found if name not in own)
 
 
 @contextmanager
@@ -63,9 +65,12 @@ def serving(**settings: Any) -> Iterator[Running]:
         chosen = {"port": 0, "rate_per_minute": 0, "jobs": str(folder / "jobs")} | settings
         (folder / "serve.yaml").write_text(yaml.safe_dump(chosen))
         command = [sys.executable, "-m", "ffaa", "serve", "--config", str(folder / "serve.yaml")]
-        environment = os.environ | {"TMPDIR": str(folder / "tmp"), "MALLOC_ARENA_MAX": "2"}
+        modules = [str(Path(part).resolve()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+        environment = os.environ | {
+            "TMPDIR": str(folder / "tmp"), "MALLOC_ARENA_MAX": "2", "PYTHONPATH": os.pathsep.join(modules),
+        }  # fmt: skip
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
+            process = subprocess.Popen(command, stderr=log, stdout=log, env=environment, cwd=folder)
         try:
             yield Running(_ready(process, folder / "log"), process, folder)
             process.terminate()

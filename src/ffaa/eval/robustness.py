@@ -25,9 +25,8 @@ from ffaa.eval.corruptions import CORRUPTIONS, View, corrupt
 from ffaa.eval.detectors import Detector
 from ffaa.eval.figures import groups_of, photos, resampled, right, row_figures
 from ffaa.eval.result import Bootstrap, DetectorFigures, RowFigures, images_per_second
-from ffaa.eval.run import Outcome, claim, outcome_of, photo_and_face, run_of, versions
+from ffaa.eval.run import Outcome, claim, outcome_of, photo_and_face, resumed, run_of, versions
 from ffaa.types import Box, Face, Record
-from ffaa.vqa.conversation import resume_jsonl, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ def run(
     ends = list(accumulate(min(batch, len(todo) - start) for start, _ in steps))
     plain = recipe.model_dump(mode="json", exclude={"attributes"})
     lines = {d.name: claim(records, d, run_of(plain, todo, d, batch)) for d in detectors}
-    done = {d.name: _resume(lines[d.name], ends) for d in detectors}
+    done = {d.name: resumed(lines[d.name], Seen, ends) for d in detectors}
     files = {name: path.open("a", encoding="utf-8") for name, path in lines.items()}
     views: list[tuple[View, Face, str]] = []
     seen = -1
@@ -151,15 +150,6 @@ def run(
         for file in files.values():
             file.close()
     return done
-
-
-def _resume(path: Path, ends: Sequence[int]) -> list[Seen]:
-    """What is done, whole steps only. ends: records behind every step."""
-    found = resume_jsonl(path, Seen)
-    whole = max((end for end in ends if end <= len(found)), default=0)
-    if whole < len(found):
-        write_jsonl(path, found[:whole])
-    return found[:whole]
 
 
 def _view(data: Path, row: Row, size: int) -> tuple[View, Face, str]:

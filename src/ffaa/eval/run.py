@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ffaa.errors import InputError
 from ffaa.eval.benchmark import BenchRecipe, read_rows, sample, sample_hash
 from ffaa.eval.detectors import Detector, Judgement
 from ffaa.types import Face, ForgeryType, Label
-from ffaa.vqa.conversation import resume_jsonl
+from ffaa.vqa.conversation import resume_jsonl, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ class Outcome(Judgement):
     forgery_type: ForgeryType
     video: str
     whole_image: bool
+
+
+Kept = TypeVar("Kept", bound=Outcome)
 
 
 def versions() -> dict[str, str]:
@@ -113,12 +116,20 @@ def _resume(recipe: BenchRecipe, todo: Sequence[Row], one: Detector, records: Pa
     """What is done; whole batches only, so that a photo is always judged beside the same others."""
     decides = recipe.model_dump(mode="json", exclude={"robustness", "attributes"})
     lines = claim(records, one, run_of(decides, todo, one, batch))
-    done = resume_jsonl(lines, Outcome)
-    if len(done) < len(todo):
-        done = resume_jsonl(lines, Outcome, batch)
+    done = resumed(lines, Outcome, [min(start + batch, len(todo)) for start in range(0, len(todo), batch)])
     if [outcome.path for outcome in done] != [row.path for row in todo[: len(done)]]:
         raise InputError(f"{lines}: holds other photos than this run; remove it, or give another --out")
     return done
+
+
+def resumed(path: Path, kind: type[Kept], ends: Sequence[int]) -> list[Kept]:
+    """The records that a killed run left, whole steps only; the file is cut behind them. ends: the number of records
+    behind every step, ascending."""
+    found = resume_jsonl(path, kind)
+    whole = max((end for end in ends if end <= len(found)), default=0)
+    if whole < len(found):
+        write_jsonl(path, found[:whole])
+    return found[:whole]
 
 
 def run_of(recipe: dict[str, Any], todo: Sequence[Row], one: Detector, batch: int) -> dict[str, Any]:

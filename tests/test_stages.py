@@ -249,6 +249,15 @@ def test_a_teacher_without_a_dataset(again, tiny_run):
     assert stages.part("val") == tiny_run.stages.part("val") != []
 
 
+def test_the_card_names_what_was_learnt_from(again, tiny_run):
+    name = tiny_run.stages.rows[0].dataset
+    for tower, named in ([], [name]), ([name], []):
+        recipe = make_without(tiny_run.recipe, name)
+        recipe = recipe.model_copy(update={"tower": recipe.tower.model_copy(update={"without": tower})})
+        stages = Stages(recipe, tiny_run.data, again.folder)
+        assert stages.trained_on == named
+
+
 def make_without(recipe, name):
     return recipe.model_copy(update={"teach": recipe.teach.model_copy(update={"without": [name]})})
 

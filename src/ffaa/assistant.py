@@ -19,7 +19,6 @@ from ffaa.data.images import Photo, load_photo, shown
 from ffaa.engine import Engine, load_engine
 from ffaa.errors import FFAAError, InputError, UsageError
 from ffaa.evidence.examine import examine_face, require_mesh
-from ffaa.evidence.measure import measure, view
 from ffaa.mids.cam import heatmap, overlay
 from ffaa.mids.decide import Decision, decide, difficulty
 from ffaa.mllm.generate import assign_roles
@@ -40,7 +39,6 @@ from ffaa.types import (
     Verdict,
 )
 from ffaa.vqa.judge import judge_text
-from ffaa.vqa.nano_claims import nano_claims, with_measures
 from ffaa.vqa.sentences import read_items, read_words
 
 FACES_AT_ONCE = 8
@@ -83,7 +81,7 @@ class Assistant:
         self.seed, self.min_face = seed, min_face
         self._detector = detector(face_detector)
         self.engine: Engine = load_engine(model, choose_device(device))
-        if self.engine.mllm.template.reads_items:
+        if self.engine.mllm.template.reads_evidence:
             require_mesh()
         self._models = threading.RLock()
         self.versions = {"ffaa": __version__} | {name: version(name) for name in ("torch", "transformers", "numpy")}
@@ -94,7 +92,7 @@ class Assistant:
         whole_image: the photo is a face crop already. evidence: each verdict gets everything that can be measured on
         the face (`examined`) and the chosen answer's sentences held against it (`sentences`). A photo without a usable
         face gives an Analysis without verdicts and a message. Raises InputError for a file that cannot be read; with
-        evidence WeightsError or MissingExtraError where the face mesh is not installed.
+        evidence WeightsError where the face mesh is not installed.
         """
         if evidence:
             require_mesh()
@@ -245,9 +243,8 @@ class Assistant:
 
     def _measure(self, face: Face) -> tuple[list[Evidence], dict[str, str]]:
         """What is measured on a face for the model, and the words that it reads."""
-        if not self.engine.mllm.template.reads_items:
-            found = measure(view(face))
-            return found, {e.name: e.word for e in found}
+        if not self.engine.mllm.template.reads_evidence:
+            return [], {}
         record = examine_face(face)
         items = [i for i in record.items.values() if i.value is not None and i.name in read_items()]
         kept = set(Evidence.model_fields)
@@ -287,7 +284,7 @@ class Assistant:
     def examine(self, face: Face, verdict: Verdict) -> Verdict:
         """The verdict with all that can be measured on its face, and its answer's sentences held against that."""
         started = time.perf_counter()
-        record, sentences = self.hold(face, verdict.description, verdict.reasoning, verdict.evidence)
+        record, sentences = self.hold(face, verdict.description, verdict.reasoning)
         wrong = sum(sentence.support is Support.CONTRADICTED for sentence in sentences)
         said = f"{wrong} of {len(sentences)} sentences of the answer {'is' if wrong == 1 else 'are'} contradicted"
         cautions = [f"{said} by what was measured"] if wrong else []
@@ -300,17 +297,11 @@ class Assistant:
             }
         )
 
-    def hold(
-        self, face: Face, description: str, reasoning: str, evidence: Sequence[Evidence]
-    ) -> tuple[EvidenceRecord, list[JudgedSentence]]:
-        """All that can be measured on a face, and the sentences of an answer held against it. evidence: what the model
-        read of the face."""
-        record, own = examine_face(face), None
-        template = self.engine.mllm.template
-        if template.reads_evidence and not template.reads_items:
-            record, own = with_measures(record, evidence), nano_claims()
-        sentences = judge_text(description, record, "description", own)
-        return record, sentences + judge_text(reasoning, record, "reasoning", own)
+    def hold(self, face: Face, description: str, reasoning: str) -> tuple[EvidenceRecord, list[JudgedSentence]]:
+        """All that can be measured on a face, and the sentences of an answer held against it."""
+        record = examine_face(face)
+        sentences = judge_text(description, record, "description")
+        return record, sentences + judge_text(reasoning, record, "reasoning")
 
 
 @dataclass

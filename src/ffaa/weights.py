@@ -97,7 +97,7 @@ class Part(Record):
 
 MODELS: dict[str, RegisteredModel] = {
     "nano": RegisteredModel(
-        parts=("minilm-l6",), licence="Apache-2.0", about="our small model, inside the package; runs on a CPU"
+        parts=("minilm-l6", "face-mesh"), licence="Apache-2.0", about="our small model, in the package; runs on a CPU"
     ),
     "ffaa-mistral-7b": RegisteredModel(
         hub="thu-huangzc/ffaa-mistral-7b",
@@ -133,7 +133,7 @@ PARTS: dict[str, Part] = {
         files={"efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
     ),
     "face-mesh": Part(
-        about="MediaPipe's 468-point face mesh, for landmarks and pose in `ffaa data` and `ffaa analyze --evidence`",
+        about="MediaPipe's 468-point face mesh: landmarks, pose and what is measured on a face",
         licence="Apache-2.0",
         package="mediapipe",
         folder="modules/face_landmark",

@@ -9,7 +9,7 @@ import pytest
 from ffaa.data.faces import cut, detector, face_rect
 from ffaa.data.landmarks import REGIONS, landmarks, polygon_mask
 from ffaa.errors import InputError
-from ffaa.evidence.examine import BLURRED, FAMILIES, MEASURES, examine, examine_face, strength
+from ffaa.evidence.examine import BLURRED, FAMILIES, MEASURES, examine, examine_face, of_values, strength
 from ffaa.evidence.look import Look
 from ffaa.evidence.norms import LEVELS, QUANTILES
 from ffaa.types import Box, EvidenceRecord
@@ -77,6 +77,16 @@ def test_the_record_is_whole_and_comes_back_from_json(crop):
     assert EvidenceRecord.model_validate_json(record.model_dump_json()) == record
     assert record.words["yaw"] == record.word("yaw") != ""
     assert sum(item.value is not None for item in record.items.values()) > 0.7 * len(MEASURES)
+
+
+def test_a_record_comes_back_from_its_values(crop):
+    record = examine(*crop)
+    values = {name: value for name, value in record.values.items() if name != "yaw"}
+    again = of_values(values)
+    assert list(again.items) == list(MEASURES)
+    assert again.words == {name: word for name, word in record.words.items() if name != "yaw"}
+    assert again.items["smile"] == record.items["smile"]
+    assert again.items["yaw"].reason
 
 
 def test_the_same_image_gives_the_same_record(crop):

@@ -54,12 +54,6 @@ def test_neither_a_negated_nor_a_supposed_sentence_is_taken_for_its_opposite():
     assert find_claims("It is unclear whether the person is smiling.") == []
 
 
-def test_the_sentences_of_one_model_go_first_and_only_from_their_beginning():
-    own = {"the skin is smooth": Claim("mine", "yes")}
-    assert find_claims("The skin is smooth, they say.", own) == [Claim("mine", "yes")]
-    assert find_claims("Perhaps the skin is smooth.", own) == [Claim("skin", "smooth")]
-
-
 def test_judge_text_gives_each_sentence_its_verdict():
     text = "The colours are cool. The mouth is drawn into a smile. This is a guess."
     cool, smile, guess = judge_text(text, record(smile="smile", warmth="warm"), "description")

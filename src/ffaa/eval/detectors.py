@@ -147,7 +147,7 @@ class Ffaa:
         chosen = None if judged.decision is None else judged.answers[judged.decision.chosen_index]
         if not isinstance(chosen, Answer):
             return Explanation(None, judged.answers, None, [], None)
-        _, sentences = self._assistant.hold(small, chosen.description, chosen.reasoning, judged.evidence)
+        _, sentences = self._assistant.hold(small, chosen.description, chosen.reasoning)
         return Explanation(chosen.result, judged.answers, chosen, sentences, self._assistant.heat_of(small, chosen))
 
     @torch.inference_mode()

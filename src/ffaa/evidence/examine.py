@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 
 import numpy as np
 
 from ffaa import weights
 from ffaa.data.faces import face_rect
 from ffaa.data.landmarks import landmarks
-from ffaa.errors import InputError, MissingExtraError
+from ffaa.errors import InputError
 from ffaa.evidence import (
     boundary,
     colour,
@@ -84,10 +83,8 @@ def examine_face(face: Face) -> EvidenceRecord:
 
 
 def require_mesh() -> None:
-    """Raises WeightsError when the face mesh is not installed, MissingExtraError when what runs it is not."""
+    """Raises WeightsError when the face mesh is not installed."""
     weights.part_folder("face-mesh")
-    if find_spec("ai_edge_litert") is None:
-        raise MissingExtraError("the face mesh needs the extra 'data'; run: pip install 'ffaa[data]'")
 
 
 def of_values(values: Mapping[str, float]) -> EvidenceRecord:

@@ -29,7 +29,6 @@ class ChatTemplate(BaseModel):
     image_suffix: str = Field(default="\n", description="between the image and the question")
     assistant_prefix: str = Field(description="between the question and the answer; a prompt ends with it")
     reads_evidence: bool = Field(default=False, description="measured words stand behind the image, a token each")
-    reads_items: bool = Field(default=False, description="those words are of evidence.examine, else evidence.measure")
     answer_prefix: str = Field(default=" ", description="between assistant_prefix and a learnt answer")
 
     def split(self, question: str) -> tuple[str, str]:
@@ -64,15 +63,7 @@ TEMPLATES: dict[str, ChatTemplate] = {
         user_prefix=" USER: ",
         assistant_prefix=" ASSISTANT:",
     ),
-    "nano": ChatTemplate(
-        name="nano", system="", user_prefix="USER: ", assistant_prefix=" ASSISTANT:", reads_evidence=True
-    ),
     "nano-2": ChatTemplate(
-        name="nano-2",
-        system="",
-        user_prefix="USER: ",
-        assistant_prefix=" ASSISTANT:",
-        reads_evidence=True,
-        reads_items=True,
+        name="nano-2", system="", user_prefix="USER: ", assistant_prefix=" ASSISTANT:", reads_evidence=True
     ),
 }

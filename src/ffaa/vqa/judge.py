@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
@@ -14,16 +13,13 @@ from ffaa.vqa.synonyms import free_claims, is_supposed
 UNDECIDED = "unsure"  # the word of a measure that leaves the matter open
 
 
-def find_claims(sentence: str, own: Mapping[str, Claim] | None = None) -> list[Claim]:
+def find_claims(sentence: str) -> list[Claim]:
     """What a sentence states of measured items, in order; [] when nothing is recognised.
 
-    own: beginnings of sentences of one model, in `plain` words; they go first. Then the wordings of the sentence file
-    (a longer one hides those inside it), then, where none is found, the phrases of the synonyms.
+    The wordings of the sentence file go first (a longer one hides those inside it), then, where none is found, the
+    phrases of the synonyms.
     """
     text = f" {plain(sentence)} "
-    for beginning, claim in (own or {}).items():
-        if text.startswith(f" {beginning} "):
-            return [claim]
     spans: list[tuple[int, int, Claim]] = []
     for wording in _longest_first():
         needle = f" {wording} "
@@ -42,16 +38,11 @@ def judge(sentence: str | Claim, record: EvidenceRecord) -> Support:
     return _support([sentence] if isinstance(sentence, Claim) else find_claims(sentence), record)
 
 
-def judge_text(
-    text: str,
-    record: EvidenceRecord,
-    part: Literal["description", "reasoning"],
-    own: Mapping[str, Claim] | None = None,
-) -> list[JudgedSentence]:
-    """Every sentence of a text (a part of an answer) against a record. own: see `find_claims`."""
+def judge_text(text: str, record: EvidenceRecord, part: Literal["description", "reasoning"]) -> list[JudgedSentence]:
+    """Every sentence of a text (a part of an answer) against a record."""
     judged = []
     for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
-        stated = find_claims(sentence, own)
+        stated = find_claims(sentence)
         if sentence:
             judged.append(
                 JudgedSentence(

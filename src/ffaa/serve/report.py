@@ -97,6 +97,11 @@ def write_report(results: Iterable[Reported], about: About, file: TextIO) -> Cou
     return counts
 
 
+def photo_section(reported: Reported, about: About) -> str:
+    """One photo's part of the report, an <article>, for a page that shows one result."""
+    return _environment().get_template("photo.html").render(number=1, photo=_view(reported), about=about)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
     """A text file that takes the place of `path` when the block ends well, and vanishes when it does not.

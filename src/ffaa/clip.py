@@ -6,7 +6,6 @@ faces of the largest people. So one frame is in memory at a time, and of each pe
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import time
 from dataclasses import dataclass, field
@@ -85,7 +84,8 @@ def analyze_clip(
     if evidence:
         require_mesh()
     name, info = shown(path), probe(path, limits.video)
-    digest = _sha256(path, limits.video)
+    with opened(path, limits.video) as video:
+        digest = video.sha256()
     times = sample_times(path, frames, sampling, limits.video)
     found = _find(assistant, path, times, limits, started + limits.seconds / 2)
     spent = time.monotonic() - started
@@ -139,14 +139,6 @@ def analyze_clip(
         timings=ClipTimings(find=spent, judge=judged.seconds, total=time.monotonic() - started),
     )
     return ClipAnalysis(verdict, faces)
-
-
-def _sha256(path: str | Path, limits: VideoLimits) -> str:
-    digest = hashlib.sha256()
-    with opened(path, limits) as video:
-        while part := video.file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from matplotlib.figure import Figure
 from ffaa.types import ClipVerdict, Difficulty, Label, PersonVerdict
 
 COLOURS = {Label.REAL: "#1b6ca8", Label.FAKE: "#d1495b"}
+_SHAPES = {Label.REAL: "o", Label.FAKE: "^"}  # told apart in grey too
 _DPI = 100
 
 
 def timeline(clip: ClipVerdict) -> np.ndarray:
-    """uint8 RGB (H, W, 3), 900 px wide. A dot per frame: red says fake, blue real, hollow is a hard case; a ring marks
-    a telling frame. The band holds the middle half of the scores, the dashed line is their mean, the person's score.
+    """uint8 RGB (H, W, 3), 900 px wide. A mark per frame: red triangle says fake, blue dot real, hollow is a hard case;
+    a ring marks a telling frame. The band holds the middle half of the scores, the dashed line is their mean, the
+    person's score.
     """
     people = clip.people
     figure = Figure(figsize=(9, 0.8 + 1.5 * max(1, len(people))), dpi=_DPI, layout="constrained")
@@ -29,7 +31,7 @@ def timeline(clip: ClipVerdict) -> np.ndarray:
         axes.set_ylim(-0.06, 1.06)
         axes.set_yticks([0, 0.5, 1], ["real 0", "0.5", "fake 1"])
     grid[-1].set_xlim(0, max(clip.source.seconds, 1e-3))
-    grid[-1].set_xlabel("seconds - red dot: says fake, blue: says real, hollow: hard case, ring: a telling frame")
+    grid[-1].set_xlabel("seconds - red triangle: says fake, blue dot: real, hollow: hard case, ring: a telling frame")
     canvas.draw()
     return np.array(canvas.buffer_rgba())[:, :, :3]
 
@@ -41,9 +43,11 @@ def _draw(axes: Axes, person: PersonVerdict) -> None:
     axes.axhline(0.5, color="0.7", linewidth=0.8, zorder=1)
     axes.axhline(person.forgery_score, color="0.3", linewidth=1, linestyle="--", zorder=1)
     axes.plot(times, scores, color="0.6", linewidth=0.8, zorder=2)
-    edges = [COLOURS[frame.label] for frame in person.frames]
-    inside = ["white" if f.difficulty is Difficulty.HARD else COLOURS[f.label] for f in person.frames]
-    axes.scatter(times, scores, 36, c=inside, edgecolors=edges, linewidths=1.4, zorder=3)
+    for label, shape in _SHAPES.items():
+        own = [k for k, frame in enumerate(person.frames) if frame.label is label]
+        inside = ["white" if person.frames[k].difficulty is Difficulty.HARD else COLOURS[label] for k in own]
+        at = [times[k] for k in own], [scores[k] for k in own]
+        axes.scatter(*at, 36, c=inside, edgecolors=COLOURS[label], marker=shape, linewidths=1.4, zorder=3)
     marked = [one.frame for one in person.telling]
     axes.scatter(
         [times[k] for k in marked], [scores[k] for k in marked], 130, facecolors="none", edgecolors="0.2", zorder=4

@@ -17,7 +17,7 @@ from ffaa.types import (
 )
 
 if TYPE_CHECKING:
-    from ffaa.types import Credentials, EvidenceItem, EvidenceRecord, JudgedSentence
+    from ffaa.types import ClipVerdict, Credentials, EvidenceItem, EvidenceRecord, JudgedSentence, PersonVerdict
 
 WEAK = 0.7  # below this match score an answer is not said as a finding
 STRONG = 0.9
@@ -125,6 +125,116 @@ def mark(sentence: JudgedSentence) -> str:
     return sentence.support.value.upper() if sentence.support is Support.CONTRADICTED else sentence.support.value
 
 
+def person_is_uncertain(person: PersonVerdict) -> bool:
+    """A hard case, or a mean score near the middle."""
+    return person.difficulty is Difficulty.HARD or person.match_score < WEAK
+
+
+def person_headline(person: PersonVerdict) -> str:
+    """The verdict on one person of a video in a few words."""
+    fake, count = person.label is Label.FAKE, len(person.frames)
+    kind = "" if person.forgery_type in (None, ForgeryType.REAL) else person.forgery_type.value.lower()
+    if person.agreement < 0.5:
+        other = person.label.opposite.value
+        return f"undecided: most frames say {other}, their scores lean to {person.label.value}"
+    if person_is_uncertain(person):
+        return f"leans {person.label.value}, uncertain" + (f" (if forged: perhaps {kind})" if fake and kind else "")
+    where = f"in {round(person.agreement * count)} of {count} frames"
+    return f"FAKE {where} - {kind or 'type not stated'}" if fake else f"REAL - no sign of forgery was found {where}"
+
+
+def person_explain(person: PersonVerdict) -> str:
+    """What that headline means and what it does not."""
+    if person_is_uncertain(person):
+        hard, weak = person.difficulty is Difficulty.HARD, person.match_score < WEAK
+        why = ["its frames are too few, hard cases, or do not agree"] * hard + [
+            "the mean score is near the middle"
+        ] * weak
+        return f"Undecided: {' and '.join(why)}. Which way it leans is no ground to act on."
+    if person.label is Label.FAKE:
+        return (
+            "Most of the frames that were looked at call the face forged. Frames of one video are much alike: that is "
+            "one opinion of the model, not many. Check it by other means."
+        )
+    return "The model found nothing that it knows in these frames. Absence of traces is not authenticity."
+
+
+def person_score(person: PersonVerdict) -> str:
+    """The forgery score, with how strong it is where a word for that may be said."""
+    match = person.match_score
+    strong = "weak, " if match < WEAK else "moderate, " if match < STRONG else "strong, "
+    if person_is_uncertain(person) and match >= WEAK:  # a strong mean of hard or differing frames is no strong finding
+        strong = ""
+    return f"{person.forgery_score:.2f} ({strong}mean over the frames; 0 real, 1 fake)"
+
+
+def person_seen(person: PersonVerdict, looked: int) -> str:
+    """Where in the video, and how large. looked: how many frames were looked at."""
+    frames = person.frames
+    widths = [frame.box.width for frame in frames]
+    when = _range(f"{frames[0].time:.2f} s", f"{frames[-1].time:.2f} s")
+    return f"in {len(frames)} of {looked} frames, {when}, face {_range(str(min(widths)), str(max(widths)))} px wide"
+
+
+def person_spread(person: PersonVerdict) -> str:
+    """How far the frames' scores lie apart, and how many say what; '' of a single frame."""
+    scores, count = [frame.forgery_score for frame in person.frames], len(person.frames)
+    if count < 2:
+        return ""
+    spread = _range(f"{min(scores):.2f}", f"{max(scores):.2f}")
+    middle = _range(*(f"{one:.2f}" for one in person.quartiles))
+    fake, hard = round(person.share_fake * count), round(person.share_hard * count)
+    return f"{spread}, half of them {middle}; {fake} of {count} say fake, {hard} of {count} are hard"
+
+
+def person_agreement(person: PersonVerdict) -> str:
+    """What the difficulty means."""
+    return "the frames agree" if person.difficulty is Difficulty.EASY else "see the cautions"
+
+
+def clip_facts(clip: ClipVerdict) -> list[str]:
+    """What the video is, how much of it was looked at, and how people were told apart."""
+    source = clip.source
+    lines = [
+        f"video, {source.seconds:.1f} s, {source.width} x {source.height} px, {source.fps:.4g} frames a second, "
+        f"{source.codec}",
+        f"{source.frames_read} of {source.frames} frames were looked at",
+    ]
+    if len(clip.people) > 1:
+        lines.append(f"{len(clip.people)} people, told apart by place and looks; no face is recognised")
+    return lines
+
+
+def frame_headline(person: PersonVerdict, verdict: Verdict) -> str:
+    """What one frame of a video says; never surer than the verdict on its person, which is what counts."""
+    if is_uncertain(verdict):
+        return headline(verdict)
+    fake, kind = verdict.label is Label.FAKE, verdict.forgery_type
+    said = f"this frame says {verdict.label.value}" + (f", {kind.value.lower()}" if fake and kind else "")
+    return said + ("; the person stays uncertain" if person_is_uncertain(person) else "")
+
+
+def frame_explain(person: PersonVerdict, verdict: Verdict) -> str:
+    """What that means and what it does not."""
+    if person_is_uncertain(person) and not is_uncertain(verdict):
+        return "The verdict on the person is uncertain, so what one frame says is no ground to act on."
+    return explain(verdict)
+
+
+def frame_strength(person: PersonVerdict, verdict: Verdict) -> str:
+    """The frame's match score in a word; '' where the person is uncertain and the word would say too much."""
+    return "" if person_is_uncertain(person) and verdict.match_score >= WEAK else strength(verdict)
+
+
+def frame_reasoning(person: PersonVerdict, verdict: Verdict) -> str:
+    """As `reasoning`, and marked too where the person is uncertain."""
+    return (f"[{NOT_A_FINDING}] " if person_is_uncertain(person) or is_uncertain(verdict) else "") + verdict.reasoning
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
 def credentials(found: Credentials) -> list[str]:
     """The content credentials in a few sentences."""
     signer = credentials_signer(found)
@@ -133,13 +243,13 @@ def credentials(found: Credentials) -> list[str]:
 
 
 def credentials_headline(found: Credentials) -> str:
-    """What became of the content credentials, in a sentence or two; never for or against the photo by itself."""
+    """What became of the content credentials, in a sentence or two; never for or against the file by itself."""
     if found.status is CredentialStatus.ABSENT:
-        return "None in this file. Most photos carry none; that says nothing for or against it."
+        return "None in this file. Most files carry none; that says nothing for or against it."
     if found.status is CredentialStatus.NOT_CHECKED:
         return f"Not checked: {found.reason}."
     if found.status is CredentialStatus.UNREADABLE:
-        return f"Unreadable: {found.reason}. That says nothing for or against the photo."
+        return f"Unreadable: {found.reason}. That says nothing for or against the file."
     if found.status is CredentialStatus.VALID:
         return "Present, and the signature fits: what it covers of this file was not changed since it was signed."
     if any(problem.split(":")[0].endswith(("Hash.mismatch", "hash.mismatch")) for problem in found.problems):
@@ -166,7 +276,7 @@ def credentials_generated(found: Credentials) -> str:
     """What the credentials say of generative AI, with how far that holds; '' where they say nothing of it."""
     own = [GENERATED[kind] for kind in found.source_types if kind in GENERATED]
     parts = [GENERATED[kind] for one in found.ingredients for kind in one.source_types if kind in GENERATED]
-    said = [f"this picture was {what}" for what in dict.fromkeys(own)]
+    said = [f"this file was {what}" for what in dict.fromkeys(own)]
     said += [f"an earlier version or a part of it was {what}" for what in dict.fromkeys(parts)]
     if not said:
         return ""

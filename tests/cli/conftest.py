@@ -161,7 +161,8 @@ class FakeAssistant:
         return np.full((224, 224, 3), 200 if with_text else 100, np.uint8)
 
     def heat(self, face, verdict, with_text=True):
-        return np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
+        side = face.image.shape[0]
+        return np.linspace(0, 1, side * side, dtype=np.float32).reshape(side, side)
 
 
 @pytest.fixture(autouse=True)

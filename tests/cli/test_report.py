@@ -1,11 +1,15 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 from tests.serve.page import check
 
+import ffaa.clip  # noqa: F401 (before `ffaa.assistant` is replaced)
 from ffaa.errors import WeightsError
 from ffaa.types import Credentials
+
+GREY, BLACK = (np.full((128, 208, 3), level, np.uint8) for level in (128, 0))
 
 
 def page(path):
@@ -26,6 +30,64 @@ def test_one_file_with_all_photos(run, photo, tmp_path):
         assert words in text
     assert os.listdir(out.parent) == ["r.html"]
     assert str(tmp_path) not in out.read_text("utf-8")
+
+
+def test_videos_and_photos_in_one_report(run, photo, make_clip, tmp_path):
+    folder = tmp_path / "in"
+    photo("in/1.png")
+    make_clip(folder / "2.mp4", [GREY] * 8)
+    make_clip(folder / "3-hard.mkv", [GREY] * 8)
+    make_clip(folder / "4.mp4", [BLACK] * 8)
+    (folder / "5.mp4").write_text("no video")
+    photo("in/6-hard.png")
+    out = tmp_path / "r.html"
+    result = run("report", folder, "--out", out, "--frames", 4, "--time-limit", 90, "--no-evidence")
+    assert result.code == 1
+    assert result.out == f"{out}: 2 photos, 2 faces, 4 videos, 2 people, 1 not analysed\n"
+    (line,) = result.err.splitlines()
+    assert line.count("5.mp4") == 1
+    found = page(out)
+    assert [text for level, text in found.headings if level == 2][1:7] == [
+        "Photo 1: 1.png", "Video 2: 2.mp4", "Video 3: 3-hard.mkv", "Video 4: 4.mp4", "Video 5: 5.mp4",
+        "Photo 6: 6-hard.png",
+    ]  # fmt: skip
+    for words in (
+        "FAKE in 4 of 4 frames - entire face synthesis", "leans fake, uncertain (if forged: perhaps entire face",
+        "no face found in 4 frames", "--no-evidence --frames 4 --time-limit 90", "5.mp4: no video that can be read",
+        "has not been measured on videos as a whole",
+    ):  # fmt: skip
+        assert words in found.text, words
+    assert str(tmp_path) not in out.read_text("utf-8")
+    out.unlink()
+    assert run("report", folder / "2.mp4", "--out", out, "--frames", 2).code == 0
+    assert "0 photos" not in page(out).text
+    assert run("report", folder / "2.mp4", "--out", out, "--whole-image").code == 1
+    assert "--whole-image is for photos" in page(out).text
+
+
+def test_a_video_that_breaks_off_is_said_and_judged(run, make_clip, tmp_path):
+    rng = np.random.default_rng(0)
+    path = make_clip(tmp_path / "a.mkv", [rng.integers(60, 200, GREY.shape, np.uint8) for _ in range(20)])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    out = tmp_path / "r.html"
+    assert run("report", path, "--out", out, "--frames", 4).code == 0
+    text = page(out).text
+    assert "the video is not whole: a.mkv: what can be read ends after" in text
+    assert "Seen in 4 of 4 frames" in text
+
+
+def test_without_the_video_reader_photos_go_on(run, photo, make_clip, tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "a.mp4", [GREY] * 4)
+    for name in [n for n in sys.modules if n == "av" or n.startswith(("av.", "ffaa.data.stream", "ffaa.data.video"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "ffaa.clip")
+    monkeypatch.setitem(sys.modules, "av", None)
+    out = tmp_path / "r.html"
+    result = run("report", path, photo("a.png"), "--out", out)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "needs the extra 'data' (av" in result.err
+    assert "Not analysed this needs the extra" in page(out).text
+    assert "FAKE - entire face synthesis" in page(out).text
 
 
 def test_options_reach_the_assistant_and_the_report(run, photo, tmp_path, assistant):
@@ -127,7 +189,7 @@ def test_analyze_tells_the_credentials_only_when_asked(run, tmp_path, astronaut)
     (record,) = run("analyze", path, "--json").records()
     assert record["source"]["credentials"] is None
     out = " ".join(run("analyze", path, "--credentials").out.split())
-    assert "credentials: The credentials say: this picture was made by generative AI. Who says so is not confirm" in out
+    assert "credentials: The credentials say: this file was made by generative AI. Who says so is not confirmed" in out
     assert "credentials: Present, and the signature fits" in out
     (record,) = run("analyze", path, "--json", "--credentials").records()
     found = Credentials.model_validate(record["source"]["credentials"])

@@ -1,15 +1,17 @@
 import io
 import random
+import struct
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from ffaa import wording
 from ffaa.data import credentials
-from ffaa.data.credentials import load_trust_list, read_credentials
+from ffaa.data.credentials import load_trust_list, read_clip_credentials, read_credentials
 from ffaa.errors import InputError, UsageError
 from ffaa.types import CredentialStatus
 
@@ -96,7 +98,7 @@ def test_absent_is_no_sign_of_anything(portrait):
     found = read_credentials(portrait)
     assert found.status is CredentialStatus.ABSENT
     told = wording.credentials_headline(found)
-    assert told == "None in this file. Most photos carry none; that says nothing for or against it."
+    assert told == "None in this file. Most files carry none; that says nothing for or against it."
     assert wording.credentials_signer(found) == wording.credentials_generated(found) == ""
 
 
@@ -135,9 +137,9 @@ def test_generated_pictures_are_said_with_how_far_that_holds(portrait):
     generated = sign(portrait, [created("trainedAlgorithmicMedia")])
     found = read_credentials(generated)
     told = wording.credentials_generated(found)
-    assert told == "The credentials say: this picture was made by generative AI. Who says so is not confirmed."
+    assert told == "The credentials say: this file was made by generative AI. Who says so is not confirmed."
     trusted = wording.credentials_generated(read_credentials(generated, authority()[1]))
-    assert trusted == "The credentials say: this picture was made by generative AI."
+    assert trusted == "The credentials say: this file was made by generative AI."
     assert "not borne out" in wording.credentials_generated(read_credentials(tampered(generated)))
 
     edited = read_credentials(sign(sign(generated, edit=True), edit=True))
@@ -230,3 +232,40 @@ def test_what_was_signed_may_have_any_shape(signed, monkeypatch, store):
     found = read_credentials(signed)
     assert found.status is CredentialStatus.UNREADABLE
     assert "structure" in found.reason
+
+
+@pytest.mark.parametrize(("suffix", "mime"), [("mp4", "video/mp4"), ("mov", "video/quicktime"), ("avi", "video/avi")])
+def test_videos(make_clip, tmp_path, suffix, mime):
+    rng = np.random.default_rng(1)
+    plain = make_clip(tmp_path / f"a.{suffix}", rng.integers(0, 256, (4, 32, 32, 3), np.uint8)).read_bytes()
+    assert read_clip_credentials(io.BytesIO(plain)).status is CredentialStatus.ABSENT
+    signed = sign(plain, [created("trainedAlgorithmicMedia")], mime=mime)
+    found = read_clip_credentials(io.BytesIO(signed))
+    assert (found.status, found.signer, found.trusted) == (CredentialStatus.VALID, "Test Signer", None)
+    assert "made by generative AI" in wording.credentials_generated(found)
+    assert read_clip_credentials(io.BytesIO(signed), authority()[1]).trusted is True
+    place = signed.index(b"movi" if suffix == "avi" else b"mdat") + 60
+    changed = read_clip_credentials(io.BytesIO(signed[:place] + bytes([signed[place] ^ 255]) + signed[place + 1 :]))
+    assert "INVALID: the file was changed after it was signed" in wording.credentials_headline(changed)
+
+
+def test_videos_that_carry_none(make_clip, tmp_path):
+    path = make_clip(tmp_path / "a.mkv", [np.zeros((32, 32, 3), np.uint8)])
+    for data in (path.read_bytes(), b"", b"text"):
+        found = read_clip_credentials(io.BytesIO(data))
+        assert found.status is CredentialStatus.NOT_CHECKED
+        assert "videos of this kind" in found.reason
+
+
+def test_a_file_of_many_parts_does_not_keep_the_reader(monkeypatch):
+    """A tenth of a megabyte of empty boxes takes the library ten seconds; the time grows with its square."""
+    monkeypatch.setattr(credentials, "MAX_CLIP_SECONDS", 0.2)
+    box = struct.Struct(">I4s")
+    crowd = box.pack(16, b"ftyp") + b"isom" + bytes(4) + box.pack(8, b"free") * 40_000
+    found = read_clip_credentials(io.BytesIO(crowd))
+    assert found.status is CredentialStatus.NOT_CHECKED
+    assert found.reason == "reading them takes longer than 0.2 s"
+    monkeypatch.setattr(credentials, "MAX_SECONDS", 0.0)
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "PNG")
+    assert "takes longer" in read_credentials(picture.getvalue()).reason  # never "absent" of what was not read

@@ -13,7 +13,7 @@ from tests.serve.page import Page, check
 from ffaa.data.facts import FileFacts
 from ffaa.errors import UsageError
 from ffaa.serve.pictures import FACE_SIDE, heat_picture, where, with_boxes
-from ffaa.serve.report import About, Counts, Reported, build_report, replacing, write_report
+from ffaa.serve.report import SHOWN_FACES, About, Counts, Reported, build_report, replacing, write_report
 from ffaa.types import (
     Analysis,
     Box,
@@ -148,7 +148,7 @@ def test_file_facts():
 @pytest.mark.parametrize(
     ("credentials", "told", "never"),
     [
-        ({"status": "absent"}, "Most photos carry none", "Signed by"),
+        ({"status": "absent"}, "Most files carry none", "Signed by"),
         ({"status": "not_checked", "reason": "install ffaa[report]"}, "checked: install ffaa[report].", "Signed by"),
         ({"status": "unreadable", "reason": "broken"}, "Unreadable: broken", "Signed by"),
         ({"status": "valid", "signer": "Ann"}, "not confirmed: no trust list was given", "INVALID"),
@@ -159,7 +159,7 @@ def test_file_facts():
         ),
         (
             {"status": "valid", "actions": [{"action": "c2pa.created", "source_type": "trainedAlgorithmicMedia"}]},
-            "The credentials say: this picture was made by generative AI. Who says so is not confirmed.", "INVALID",
+            "The credentials say: this file was made by generative AI. Who says so is not confirmed.", "INVALID",
         ),
     ],
 )  # fmt: skip
@@ -284,6 +284,22 @@ def test_heat_in_words_and_outlined():
     assert (drawn == 255).all(2).any()  # the line is white on black: it shows without colour
     assert not (heat_picture(grey, HEAT * 0) == 255).all(2).any()
     assert (grey == 100).all()
+
+
+def test_of_many_faces_the_largest_are_shown_and_the_others_named():
+    many = reported(count=SHOWN_FACES + 2)
+    many = Reported(many.result, many.pixels, many.heats[:SHOWN_FACES], many.facts)
+    page = check(build_report([many, reported("b.jpg", count=SHOWN_FACES)], ABOUT))
+    first, second = re.split("Photo [12]: ", page.text)[1:]
+    assert f"{2 * SHOWN_FACES + 2} faces judged" in page.text
+    assert first.count("The three answers") == second.count("The three answers") == SHOWN_FACES
+    assert "2 more faces" in first
+    last = SHOWN_FACES + 2
+    assert f"Face {last} of {last}, 100 x 120 px: FAKE - entire face synthesis" in first
+    assert "more face" not in second
+    overview = page.text.split("Photo 1: ")[0]
+    assert "and 2 more faces" in overview
+    assert overview.count("FAKE") == 2 * SHOWN_FACES
 
 
 def test_the_page_in_a_browser(tmp_path):

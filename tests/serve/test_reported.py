@@ -4,14 +4,15 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tests.cli.conftest import make_verdict
+from tests.cli.conftest import FakeAssistant, make_verdict
 from tests.serve.page import check
 
 from ffaa.assistant import Assistant
+from ffaa.clip import analyze_clip
 from ffaa.data.images import load_photo
 from ffaa.errors import InputError
-from ffaa.serve.report import About, build_report
-from ffaa.serve.reported import report_photos, with_credentials
+from ffaa.serve.report import SHOWN_FACES, About, build_report
+from ffaa.serve.reported import report_photos, reported_clip, with_credentials
 from ffaa.types import Analysis, CredentialStatus, Face, Failure
 
 
@@ -90,6 +91,38 @@ def test_names_that_are_no_unicode(photos, tmp_path):
     (one,) = report_photos(Pairs(), [os.fsdecode(path)])
     assert one.facts.name == "caf\\xe9.png"
     assert one.pixels is not None
+
+
+def test_heatmaps_of_the_largest_faces_only(photos):
+    class Crowd(Pairs):
+        def _one(self, photo):
+            one, many = super()._one(photo), SHOWN_FACES + 3
+            verdicts = [make_verdict(one.source, k, many) for k in range(many)]
+            return Analysis(one.source, verdicts, faces=one.faces * many)
+
+    (found,) = report_photos(Crowd(), photos[:1])
+    assert (len(found.result), len(found.heats)) == (SHOWN_FACES + 3, SHOWN_FACES)
+
+
+def test_a_video_with_its_heatmaps_and_the_credentials_of_its_file(make_clip, tmp_path):
+    pictures = [np.full((128, 208, 3), 255, np.uint8)] * 8  # two faces for the fake
+    path, assistant = make_clip(tmp_path / "a.mp4", pictures), FakeAssistant()
+    analysis = analyze_clip(assistant, path, frames=4)
+    found = reported_clip(assistant, analysis, path)
+    assert found.result is analysis
+    assert [len(of) for of in found.heats] == [len(p.telling) for p in analysis.verdict.people] == [3, 3]
+    assert found.heats[0][0].shape == analysis.faces[0][0].image.shape[:2]
+    assert (found.credentials.status, found.facts) == (CredentialStatus.ABSENT, None)
+
+    failed = reported_clip(assistant, Failure(path=str(path), message="broken"), path)
+    assert (failed.facts.sha256, failed.facts.name) == (analysis.verdict.source.sha256, "a.mp4")
+    make_clip(path, pictures[:2])
+    changed = reported_clip(assistant, analysis, path)
+    assert "changed while it was analysed" in changed.result.message
+    assert (changed.heats, changed.credentials) == ([], None)
+    path.unlink()
+    gone = reported_clip(assistant, analysis, path)
+    assert "no such file" in gone.result.message
 
 
 def test_the_released_model(tmp_path, hopper):

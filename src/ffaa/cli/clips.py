@@ -1,10 +1,11 @@
-"""`ffaa analyze` for videos: which paths are videos, their results, and what is written and printed of one."""
+"""Videos for `ffaa analyze` and `ffaa report`: which paths are videos, their results, and what is written of one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ffaa.types import ClipAnalysis, ClipVerdict
 
 if TYPE_CHECKING:
     from ffaa.cli.output import OutputFolder
+    from ffaa.serve.report import Reported, ReportedClip
     from ffaa.types import Analysis, Failure
 
 
@@ -40,13 +42,17 @@ def results(
 
     for clip, group in groupby(paths, is_clip):
         if clip:
-            yield from (_clip(assistant, path, options, whole_image, evidence) for path in group)
+            yield from (judged(assistant, path, options, whole_image, evidence) for path in group)
         else:
             yield from photos(group, whole_image=whole_image, evidence=evidence)
 
 
-def _clip(assistant: Any, path: str, options: ClipOptions, whole_image: bool, evidence: bool) -> ClipAnalysis | Failure:
+def judged(
+    assistant: Any, path: str, options: ClipOptions, whole_image: bool, evidence: bool
+) -> ClipAnalysis | Failure:
+    """One video; a file that fails, or an extra that is missing, becomes a Failure."""
     from ffaa.cli.extras import needs
+    from ffaa.data.images import shown
     from ffaa.errors import FFAAError, InputError, UsageError
     from ffaa.types import Failure
 
@@ -63,7 +69,31 @@ def _clip(assistant: Any, path: str, options: ClipOptions, whole_image: bool, ev
     except UsageError:
         raise
     except FFAAError as error:
-        return Failure(path=path, message=str(error))
+        return Failure(path=shown(path), message=str(error))
+
+
+def reported(
+    assistant: Any,
+    paths: Iterable[str],
+    options: ClipOptions,
+    whole_image: bool,
+    evidence: bool,
+    trust_list: str | None,
+) -> Iterator[Reported | ReportedClip]:
+    """The same for a report, one photo or video at a time. trust_list: see `read_credentials`."""
+    from ffaa.data.kinds import is_clip
+    from ffaa.serve.report import ReportedClip
+    from ffaa.serve.reported import report_photos, reported_clip
+    from ffaa.types import Failure
+
+    for clip, group in groupby(paths, is_clip):
+        if not clip:
+            yield from report_photos(assistant, group, whole_image, evidence, trust_list)
+            continue
+        for path in group:
+            result = judged(assistant, path, options, whole_image, evidence)
+            unread = isinstance(result, Failure) and find_spec("av") is None
+            yield ReportedClip(result) if unread else reported_clip(assistant, result, path, trust_list)
 
 
 def write(folder: OutputFolder, assistant: Any, result: ClipAnalysis, without_text: bool) -> ClipVerdict:

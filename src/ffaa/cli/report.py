@@ -1,4 +1,4 @@
-"""`ffaa report`: photos in, one HTML file out."""
+"""`ffaa report`: photos and videos in, one HTML file out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 def report(
     photos: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Photos, folders, patterns; '-' reads paths from stdin.")
+        list[str], typer.Argument(metavar="PATH...", help="Photos, videos, folders, patterns; '-': paths on stdin.")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
     evidence: Annotated[
@@ -28,9 +28,11 @@ def report(
     model: Annotated[str, typer.Option(help="A name of `ffaa weights list`, or a model's folder.")] = "nano",
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    frames: Annotated[int, typer.Option(min=1, max=256, help="How many frames of a video are looked at.")] = 16,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds for one video; what is done by then counts.")] = 600,
     min_face: Annotated[int, typer.Option(min=1, help="Smallest face that is analysed, pixels.")] = 40,
 ) -> None:
-    """Write a report on photos: one HTML file to read, print and send.
+    """Write a report on photos and videos: one HTML file to read, print and send.
 
     Exit code: 0 when every file could be analysed, 1 when one could not (it is in the report), 2 when there was
     nothing to do.
@@ -41,16 +43,17 @@ def report(
     from rich.console import Console
     from rich.progress import track
 
+    from ffaa.cli import clips
     from ffaa.data.credentials import load_trust_list
-    from ffaa.data.images import expand_paths, shown
+    from ffaa.data.images import SUFFIXES, expand_paths, shown
+    from ffaa.data.kinds import VIDEO_SUFFIXES
     from ffaa.errors import UsageError
-    from ffaa.serve.report import About, Reported, replacing, write_report
-    from ffaa.serve.reported import report_photos
+    from ffaa.serve.report import About, Reported, ReportedClip, replacing, write_report
     from ffaa.types import Failure
     from ffaa.wording import printable
 
     empty: list[str] = []
-    found = list(expand_paths(photos, empty.append))
+    found = list(expand_paths(photos, empty.append, SUFFIXES | VIDEO_SUFFIXES))
     if not found:
         raise UsageError(f"no photo found in {', '.join(photos)}; give photos, folders or patterns")
     trusted = None if trust_list is None else load_trust_list(trust_list)
@@ -61,6 +64,7 @@ def report(
         measured, why_not = _measured(evidence)
         options = ["--model", model, "--device", device, "--seed", str(seed), "--min-face", str(min_face)]
         options += ["--whole-image"] * whole_image + ["--evidence" if measured else "--no-evidence"]
+        options += ["--frames", str(frames), "--time-limit", f"{time_limit:g}"]
         about = About(
             model=assistant.engine.name,
             weights=assistant.engine.hashes,
@@ -71,13 +75,14 @@ def report(
             not_measured=why_not,
         )
 
-        def said(one: Reported) -> Reported:
+        def said(one: Reported | ReportedClip) -> Reported | ReportedClip:
             if isinstance(one.result, Failure):
                 path, message = one.result.path, one.result.message
                 typer.echo(f"ffaa: {printable(message if path in message else f'{path}: {message}')}", err=True)
             return one
 
-        results = report_photos(assistant, found, whole_image, measured, trusted)
+        limits = clips.ClipOptions(frames, time_limit, plot=True)
+        results = clips.reported(assistant, found, limits, whole_image, measured, trusted)
         console = Console(stderr=True)
         shown_as = track(
             results, "analysing", len(found), console=console, transient=True, disable=not console.is_terminal
@@ -85,7 +90,8 @@ def report(
         counts = write_report(map(said, shown_as), about, file)
     for name in empty:
         typer.echo(f"ffaa: {shown(name)}: no photo in it", err=True)
-    typer.echo(f"{shown(out)}: {counts.photos} photos, {counts.faces} faces, {counts.failed} not analysed")
+    videos = f", {counts.clips} videos, {counts.people} people" if counts.clips else ""
+    typer.echo(f"{shown(out)}: {counts.photos} photos, {counts.faces} faces{videos}, {counts.failed} not analysed")
     if counts.failed or empty:
         raise typer.Exit(1)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ffaa.data.images import Limits, opened, read_bytes, shown
 from ffaa.errors import InputError, MissingExtraError, UsageError
@@ -15,6 +16,7 @@ from ffaa.types import CredentialAction, Credentials, CredentialStatus, Ingredie
 from ffaa.wording import printable
 
 MAX_BYTES = 256 * 2**20
+MAX_SECONDS, MAX_CLIP_SECONDS = 10.0, 60.0  # honest photos take milliseconds, videos as long as it takes to read them
 MAX_MANIFEST = 8 * 2**20  # characters of JSON; what honest software writes has some ten thousand
 MAX_ACTIONS, MAX_INGREDIENTS, MAX_PROBLEMS, MAX_TEXT = 30, 12, 12, 200
 
@@ -24,6 +26,7 @@ _OFFLINE = {
     "core": {"allowed_network_hosts": []},
 }
 _MIME = {"JPEG": "jpeg", "MPO": "jpeg", "HEIF": "heic"} | {n: n.lower() for n in ("PNG", "GIF", "WEBP", "TIFF", "AVIF")}
+_INSTALL = "install ffaa[report] to check them"
 _UNTRUSTED = "signingCredential.untrusted"
 
 
@@ -61,11 +64,11 @@ def read_credentials(data: bytes, trust_list: str | None = None) -> Credentials:
     trusted; without it `trusted` is None, and the signer's name is only what the certificate says. Credentials that
     are kept at an address are not fetched (`remote_manifest_fetch` is off, no host is allowed), and whether a
     certificate was revoked is not asked (`ocsp_fetch` is off). Without the library the status is not_checked.
-    Texts are cut to 200 characters, lists to 30 actions and 12 ingredients.
+    Texts are cut to 200 characters, lists to 30 actions and 12 ingredients. After 10 s it is given up (not_checked).
     Raises UsageError for a trust list without certificates.
     """
     if not can_read():
-        return _not("not_checked", "install ffaa[report] to check them")
+        return _not("not_checked", _INSTALL)
     if len(data) > MAX_BYTES:
         return _not("not_checked", f"the file is larger than {MAX_BYTES >> 20} MiB")
     try:
@@ -75,10 +78,58 @@ def read_credentials(data: bytes, trust_list: str | None = None) -> Credentials:
         return _not("unreadable", "the content is no image that can be read")
     if kind not in _MIME:
         return _not("not_checked", f"the reader knows no content credentials in {kind} files")
-    return _read(data, f"image/{_MIME[kind]}", trust_list)
+    return _read(io.BytesIO(data), f"image/{_MIME[kind]}", trust_list, MAX_SECONDS)
 
 
-def _read(data: bytes, mime: str, trust_list: str | None) -> Credentials:
+def read_clip_credentials(file: BinaryIO, trust_list: str | None = None) -> Credentials:
+    """The same of a video: MP4, MOV or AVI, open for reading; it is read from its start, a part at a time.
+
+    Given up after 60 s (not_checked). Raises as `read_credentials`.
+    """
+    if not can_read():
+        return _not("not_checked", _INSTALL)
+    file.seek(0)
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] == b"ftyp":
+        mime = "video/quicktime" if head[8:12] == b"qt  " else "video/mp4"
+    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        mime = "video/avi"
+    else:
+        return _not("not_checked", "the reader knows no content credentials in videos of this kind")
+    return _read(file, mime, trust_list, MAX_CLIP_SECONDS)
+
+
+class _Timed:
+    """What the library sees of a file: nothing once the time is up. A small file of many parts can keep it for long."""
+
+    def __init__(self, file: BinaryIO, seconds: float):
+        self._file, self._until, self.late = file, time.monotonic() + seconds, False
+        self.tell, self.flush = file.tell, file.flush
+
+    def _check(self) -> None:
+        self.late = self.late or time.monotonic() > self._until
+        if self.late:
+            raise TimeoutError
+
+    def read(self, count: int = -1) -> bytes:
+        self._check()
+        return self._file.read(count)
+
+    def readinto(self, buffer: Any) -> int:
+        self._check()
+        return self._file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        self._check()
+        return self._file.seek(place, whence)
+
+    def write(self, data: bytes) -> int:
+        raise io.UnsupportedOperation("only for reading")
+
+
+def _read(file: BinaryIO, mime: str, trust_list: str | None, seconds: float) -> Credentials:
+    """Of a file that stands at its start."""
     import c2pa
 
     settings: dict[str, Any] = dict(_OFFLINE)
@@ -89,12 +140,21 @@ def _read(data: bytes, mime: str, trust_list: str | None) -> Credentials:
     except c2pa.C2paError:
         raise UsageError("the trust list cannot be used; give certificates in PEM format") from None
     by = f"c2pa-python {version('c2pa-python')} (c2pa-rs {c2pa.sdk_version()})"
+    timed = _Timed(file, seconds)
+    found = _found(timed, mime, context, trust_list is not None, by)
+    # What the library says of a file that it could not read to its end, even that nothing is in it, says nothing.
+    return _not("not_checked", f"reading them takes longer than {seconds:g} s", by) if timed.late else found
+
+
+def _found(timed: _Timed, mime: str, context: Any, with_list: bool, by: str) -> Credentials:
+    import c2pa
+
     try:
-        with c2pa.Reader(mime, io.BytesIO(data), context=context) as reader:
+        with c2pa.Reader(mime, timed, context=context) as reader:
             text = reader.json()
         if len(text) > MAX_MANIFEST:
             return _not("unreadable", "they are far larger than honest software makes them", by)
-        return _told(json.loads(text), trust_list is not None, by)
+        return _told(json.loads(text), with_list, by)
     except c2pa.C2paError.ManifestNotFound:
         return _not("absent", "", by)
     except c2pa.C2paError as error:

@@ -7,6 +7,7 @@ are counted, at the stated rate.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -139,6 +140,16 @@ class Video:
             raise InputError(
                 f"{self.name}: no video that can be read, or a broken one ({reason.lower()}); fetch or export it again"
             ) from error
+
+    def sha256(self) -> str:
+        """Of the file's bytes; the file then stands at its start. Raises InputError when that takes too long."""
+        digest = hashlib.sha256()
+        self.file.seek(0)
+        while part := self.file.read(2**20):
+            self.clock.check()
+            digest.update(part)
+        self.file.seek(0)
+        return digest.hexdigest()
 
     def check_size(self, width: int, height: int) -> None:
         if width * height > self.limits.max_pixels:

@@ -1,17 +1,18 @@
-"""Photos on disk -> what a report shows of them, one at a time."""
+"""Photos and videos on disk -> what a report shows of them, one at a time."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
-from ffaa.data.credentials import read_credentials
-from ffaa.data.facts import file_facts
+from ffaa.data.credentials import read_clip_credentials, read_credentials
+from ffaa.data.facts import FileFacts, file_facts
 from ffaa.data.images import load_bytes, read_bytes, shown
 from ffaa.errors import InputError
-from ffaa.serve.report import Reported
-from ffaa.types import Analysis, Credentials, CredentialStatus, Failure
+from ffaa.serve.report import SHOWN_FACES, Reported, ReportedClip
+from ffaa.types import Analysis, ClipAnalysis, Credentials, CredentialStatus, Failure
 
 CHANGED = "the file changed while it was analysed"
 
@@ -37,10 +38,43 @@ def report_photos(
         if isinstance(result, Failure):
             yield Reported(result, None, [], facts, credentials)
         elif result.source.sha256 != facts.sha256:
-            yield Reported(Failure(path=shown(path), message=f"{shown(path)}: {CHANGED}; analyse it again"))
+            yield Reported(_changed(path))
         else:
-            heats = [assistant.heat(face, verdict) for face, verdict in zip(result.faces, result, strict=True)]
+            largest = list(zip(result.faces, result, strict=True))[:SHOWN_FACES]
+            heats = [assistant.heat(face, verdict) for face, verdict in largest]
             yield Reported(result, load_bytes(data, shown(path)).pixels, heats, facts, credentials)
+
+
+def reported_clip(
+    assistant: Any, result: ClipAnalysis | Failure, path: str | Path, trust_list: str | None = None
+) -> ReportedClip:
+    """An analysed video for a report: with the heatmaps of its telling frames, and what its file says of itself.
+
+    assistant: the `Assistant` that judged it. path: of the file, which is read once more; one that changed meanwhile
+    becomes a Failure. trust_list: see `read_credentials`.
+    """
+    from ffaa.data.stream import VideoLimits, opened  # photos alone need no PyAV
+
+    try:
+        with opened(path, VideoLimits()) as video:
+            sha256 = video.sha256()
+            credentials = read_clip_credentials(video.file, trust_list)
+    except InputError as error:
+        return ReportedClip(result if isinstance(result, Failure) else Failure(path=shown(path), message=str(error)))
+    if isinstance(result, Failure):
+        facts = FileFacts(name=shown(PurePath(path).name), sha256=sha256, bytes=video.size)
+        return ReportedClip(result, [], facts, credentials)
+    if result.verdict.source.sha256 != sha256:
+        return ReportedClip(_changed(path))
+    people = zip(result.verdict.people, result.faces, strict=True)
+    heats = [
+        [assistant.heat(face, one.verdict) for face, one in zip(faces, p.telling, strict=True)] for p, faces in people
+    ]
+    return ReportedClip(result, heats, None, credentials)
+
+
+def _changed(path: str | Path) -> Failure:
+    return Failure(path=shown(path), message=f"{shown(path)}: {CHANGED}; analyse it again")
 
 
 def with_credentials(assistant: Any, paths: Iterable[str], **options: Any) -> Iterator[Analysis | Failure]:

@@ -27,7 +27,7 @@ from ffaa.errors import FFAAError, MissingExtraError, WeightsError
 from ffaa.evidence.examine import require_mesh
 from ffaa.serve.page_door import EXAMPLES, Door, PageMount, Tickets, router
 from ffaa.serve.page_history import History
-from ffaa.serve.page_result import Shown, show_clip, show_photo
+from ffaa.serve.page_result import WHOLE, Shown, show_clip, show_photo
 from ffaa.serve.pictures import data_uri
 from ffaa.serve.queue import BusyError, Options
 from ffaa.serve.service import Service
@@ -46,7 +46,7 @@ SAYS = ("Real portrait: Eileen Collins", "Real portrait: Grace Hopper", "Forged:
 def add_page(app: FastAPI, service: Service) -> None:
     """Mounts the page at '/' of an app that `create_app` makes. Raises UsageError for a history that cannot be."""
     page = _Page(service)
-    app.state.tickets = page.tickets
+    app.state.tickets, app.state.history = page.tickets, page.history
     app.include_router(router)
     blocks = page.blocks()
     blocks.state_session_capacity = 1  # Gradio remembers what it sent to each browser; of one at most, see `_forget`
@@ -102,7 +102,8 @@ class _Page:
         self, whole_image: bool, evidence: bool, keep: bool, event: gr.EventData, request: gr.Request
     ) -> AsyncIterator[list[Any]]:
         """Values of status, result and the list of what is kept, as it goes on."""
-        upload = self.tickets.take((event._data or {}).get("ticket"))
+        told: Any = event._data
+        upload = self.tickets.take(told.get("ticket") if isinstance(told, dict) else None)
         if upload is None:
             yield self._told(_failed("The file is not here any more; send it again."), None)
             return
@@ -136,11 +137,11 @@ class _Page:
         finally:
             future.cancel()  # when the visitor is gone; nothing happens to one that is done
         yield f"{upload.name}: drawing heatmaps ..."
-        shown = (gatherer.assistant(), data, analysis, settings.limits, "" if options.evidence else self._why_not())
-        yield await asyncio.wrap_future(self._pool.submit(show_photo, *shown))
+        told = (gatherer.assistant(), data, analysis, settings.limits, self._why_not(options))
+        yield await asyncio.wrap_future(self._pool.submit(show_photo, *told))
 
-    def _why_not(self) -> str:
-        return self.not_measured or "it was not asked for"
+    def _why_not(self, options: Options) -> str:
+        return "" if options.evidence else self.not_measured or "it was not asked for"
 
     async def _waiting(self, future: Future[Analysis], name: str) -> AsyncIterator[str]:
         """What is to be told until the photo is judged."""
@@ -173,7 +174,8 @@ class _Page:
                 with path.open("wb") as copy, file:
                     while part := file.read(COPY_BYTES):
                         copy.write(part)
-                return show_clip(gatherer.assistant(), judge_clip(gatherer, path, name, options))
+                found = judge_clip(gatherer, path, name, options)
+                return show_clip(gatherer.assistant(), found, path, self._why_not(options))
         finally:
             self._clip_in_work = False
 
@@ -237,7 +239,7 @@ class _Page:
                 elem_id="page-drop", apply_default_css=False, most=most,
             )  # fmt: skip
             with gr.Accordion("Options, for the next file", open=False):
-                whole = gr.Checkbox(False, label="The photo is a face crop already")
+                whole = gr.Checkbox(False, label=WHOLE)
                 evidence = gr.Checkbox(
                     not self.not_measured, label="Hold each sentence against what can be measured on the face",
                     interactive=not self.not_measured,

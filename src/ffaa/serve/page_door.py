@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ffaa.serve import problems
 from ffaa.serve.problems import ApiError
+from ffaa.serve.queue import BusyError
 from ffaa.serve.rate import address_group
 from ffaa.serve.service import Service
 from ffaa.serve.upload import Upload, read_form, require_multipart
@@ -49,9 +50,10 @@ POLICY = (
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",  # without a referrer a form names no origin, and `guard` wants one
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 router = APIRouter(prefix="/page", include_in_schema=False)
@@ -113,13 +115,17 @@ def page_owner(service: Service, headers: Headers, client: str | None) -> str | 
     return None if cookie is None else service.keys.owner(cookie.value)
 
 
-def _owner(request: Request) -> str:
-    """Raises ApiError 401."""
+def _enter(request: Request) -> None:
+    """May this visitor send a file now? Raises ApiError 401, 429 or 503."""
     service: Service = request.app.state.service
     found = page_owner(service, request.headers, request.client.host if request.client else None)
     if found is None:
         raise ApiError(401, "a key is needed; load the page again and give it")
-    return found
+    service.enter(request, found)
+    try:
+        service.gatherer.check()
+    except BusyError as error:
+        raise service.refuse("busy", str(error), error.retry_after) from None
 
 
 @router.post("/upload")
@@ -127,8 +133,7 @@ async def upload(request: Request) -> Response:
     """Receives one photo or video; answers with a ticket that the page hands to the queue."""
     service: Service = request.app.state.service
     require_multipart(request)
-    service.enter(request, _owner(request))
-    service.gatherer.check()
+    _enter(request)
     with service.receiving():
         form = await read_form(request, "file", 1)
     if len(form.files) != 1:
@@ -140,8 +145,7 @@ async def upload(request: Request) -> Response:
 @router.post("/example/{number}")
 def example(request: Request, number: int) -> Response:
     """A ticket for one of the example photos."""
-    service: Service = request.app.state.service
-    service.enter(request, _owner(request))
+    _enter(request)
     if not 0 <= number < len(EXAMPLES):
         raise ApiError(404, "no such example")
     name = EXAMPLES[number]
@@ -179,7 +183,7 @@ def leave() -> Response:
 def key_form(message: str = "") -> HTMLResponse:
     """The page that asks for a key."""
     text = files("ffaa").joinpath("assets/page/key.html").read_text("utf-8")
-    return HTMLResponse(text.replace("MESSAGE", escape(message)), 401)
+    return HTMLResponse(text.replace("MESSAGE", escape(message)), 401, HEADERS | {"Cache-Control": "no-store"})
 
 
 async def _body(receive: Receive) -> bytes:
@@ -261,7 +265,7 @@ class Door:
     async def _with_headers(send: Send, static: bool, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 headers[name] = value
             if not static:
                 headers["Cache-Control"] = "no-store"

@@ -11,7 +11,8 @@ const tell = (text, failed = false) => {
 };
 
 const post = (path, body) => {
-  if (sending) return tell("One file at a time: the last one is still being sent.", true);
+  if (sending || document.querySelector("#page-status .busy"))
+    return tell("One file at a time: the last one is still in work. If it does not end, load the page again.", true);
   const request = new XMLHttpRequest();
   const size = body ? body.get("file").size : 0;
   if (size > props.most) return tell(`The file has more than ${Math.floor(props.most / 2 ** 20)} MiB.`, true);

@@ -4,7 +4,8 @@ const chooser = element.querySelector(".faces");
 const tools = element.querySelector(".tools");
 
 const choose = (number) => {
-  article.querySelectorAll("section.face").forEach((face, at) => (face.hidden = at !== number));
+  const faces = article.querySelectorAll("article > section.face"); // the last one may hold all that have none of their own
+  faces.forEach((face, at) => (face.hidden = at !== Math.min(number, faces.length - 1)));
   article.querySelectorAll(".box").forEach((box, at) => box.setAttribute("aria-pressed", at === number));
   const radio = chooser.querySelectorAll("input")[number];
   if (radio) radio.checked = true;
@@ -17,15 +18,13 @@ const draw = () => {
   chooser.hidden = !shown || shown.faces.length < 2;
   chooser.querySelectorAll("label").forEach((label) => label.remove());
   if (!shown) return;
-  tools.querySelector("[data-save=report]").hidden = !shown.report;
-  tools.querySelector(".no-report").hidden = Boolean(shown.report);
   shown.faces.forEach((said, at) => {
     const label = document.createElement("label");
     const radio = document.createElement("input");
     radio.type = "radio";
     radio.name = "page-face";
     radio.addEventListener("change", () => choose(at));
-    label.append(radio, ` Face ${at + 1}: ${said}`);
+    label.append(radio, ` ${shown.kind} ${at + 1}: ${said}`);
     chooser.append(label);
   });
   const photo = article.querySelector(".whole img");

@@ -84,7 +84,9 @@ def settings():
     """Settings without a rate limit, changed as told."""
     from ffaa.serve.settings import ServeSettings
 
-    return lambda **changes: ServeSettings(**({"port": 0, "rate_per_minute": 0, "gather_seconds": 0} | changes))
+    return lambda **changes: ServeSettings(
+        **({"port": 0, "rate_per_minute": 0, "gather_seconds": 0, "page": False} | changes)
+    )
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ class Slow(FakeAssistant):
         return result
 
 api._loader = lambda settings: Slow
-server.run(ServeSettings(port=0, jobs=Path(sys.argv[2], "jobs"), lease_seconds=1, batch=2, rate_per_minute=0,
-                         job_files=1000), lambda address: print(address, flush=True))
+server.run(ServeSettings(port=0, page=False, jobs=Path(sys.argv[2], "jobs"), lease_seconds=1, batch=2,
+                         rate_per_minute=0, job_files=1000), lambda address: print(address, flush=True))
 """
 
 

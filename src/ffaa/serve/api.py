@@ -1,4 +1,4 @@
-"""The API: photos in, verdicts out, as JSON. `create_app` is all that a server or a web page needs."""
+"""The API: photos in, verdicts out, as JSON. `create_app` is all that a server needs; it mounts the web page too."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ffaa.serve import openapi, problems
 from ffaa.serve.fetch_url import fetch
 from ffaa.serve.guard import Guard
 from ffaa.serve.jobs import FullError, JobStore
+from ffaa.serve.page_history import check_history
 from ffaa.serve.problems import ApiError
 from ffaa.serve.queue import Gatherer, Judge
 from ffaa.serve.results import Accepted, AnalyzeReply, Health, JobReply, records
@@ -33,9 +34,10 @@ router = APIRouter()
 def create_app(settings: ServeSettings, assistant: Judge | None = None) -> FastAPI:
     """The ASGI app. assistant: a loaded one; otherwise the settings' model is loaded when the app starts.
 
-    `app.state.service.gatherer` is the queue, for a page that is mounted beside the API (which has /v1, /healthz,
-    /metrics and /openapi.json). Raises UsageError for settings that cannot be.
+    `app.state.service.gatherer` is the queue, which the page (at '/', unless `settings.page` is off) and the API (/v1,
+    /healthz, /metrics and /openapi.json) share. Raises UsageError for settings that cannot be.
     """
+    check_history(settings)
     service = Service(settings, (lambda: assistant) if assistant is not None else _loader(settings))
 
     @asynccontextmanager
@@ -58,6 +60,12 @@ def create_app(settings: ServeSettings, assistant: Judge | None = None) -> FastA
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization"], expose_headers=["Retry-After", "Location"],
         )  # fmt: skip
+    if settings.page:
+        from ffaa.serve.page import add_page  # seconds of Gradio, which a server without a page is spared
+
+        add_page(app, service)
+    else:
+        app.add_api_route("/", pointer, response_class=PlainTextResponse, include_in_schema=False)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics, draining=lambda: service.draining)
     openapi.complete(app, settings)
     return app
@@ -91,7 +99,6 @@ def _json(value: BaseModel, status: int = 200, headers: dict[str, str] | None = 
     return Response(value.model_dump_json(), status, headers, "application/json")
 
 
-@router.get("/", response_class=PlainTextResponse, include_in_schema=False)
 def pointer() -> str:
     return "ffaa: POST a photo to /v1/analyze, described in /openapi.json\n"
 

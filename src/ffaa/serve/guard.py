@@ -103,6 +103,8 @@ def body_limits(path: str, settings: ServeSettings) -> tuple[int, float]:
     """(bytes, seconds) that a body sent to `path` may take."""
     if path == "/v1/jobs":
         return settings.job_bytes + OVERHEAD + PER_FILE * settings.job_files, settings.job_body_seconds
+    if path == "/page/upload":  # a photo or a video
+        return max(settings.max_bytes, settings.job_bytes) + OVERHEAD, settings.job_body_seconds
     return settings.max_bytes + OVERHEAD, settings.body_seconds
 
 

@@ -103,11 +103,7 @@ def write_report(results: Iterable[Reported | ReportedClip], about: About, file:
     counted, lines = Counter[str](), []
     with tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         for number, reported in enumerate(results, 1):
-            if isinstance(reported, ReportedClip):
-                section, shown = env.get_template("clip.html"), {"clip": _clip_view(reported)}
-            else:
-                section, shown = env.get_template("photo.html"), {"photo": _view(reported)}
-            body.write(section.render(number=number, about=about, **shown))
+            body.write(_section(env, reported, about, number))
             lines.append(_line(reported, counted))
         counts = Counts(
             counted["photos"], counted["faces"], counted["without"], counted["failed"],
@@ -120,6 +116,17 @@ def write_report(results: Iterable[Reported | ReportedClip], about: About, file:
         ):
             file.write(part)
     return counts
+
+
+def build_section(reported: Reported | ReportedClip, about: About) -> str:
+    """What a report says of one photo or video, an <article>, for a page that shows one result."""
+    return _section(_environment(), reported, about, 1)
+
+
+def _section(env: Environment, reported: Reported | ReportedClip, about: About, number: int) -> str:
+    if isinstance(reported, ReportedClip):
+        return env.get_template("clip.html").render(number=number, about=about, clip=_clip_view(reported))
+    return env.get_template("photo.html").render(number=number, about=about, photo=_view(reported))
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class Service:
         self.store = None if settings.jobs is None else JobStore(settings)
         self.worker = None if self.store is None else Worker(self.store, self.gatherer, self.metrics, settings.batch)
         self.draining = False
+        self.at_close: list[Callable[[], None]] = []  # after all that was accepted is answered
         self._uploads = 0
 
     def start(self) -> None:
@@ -48,6 +49,8 @@ class Service:
         if self.worker is not None:
             self.worker.close()
         self.gatherer.close()
+        for end in self.at_close:
+            end()
 
     @property
     def status(self) -> str:
@@ -69,11 +72,12 @@ class Service:
         """Whose a job is: the key's. Without keys, whoever knows its id may ask for it."""
         return "" if self.keys is None else self.who(request)
 
-    def enter(self, request: Request) -> str:
-        """May this request send photos now? Returns who asks. Raises ApiError 503, 401 or 429."""
+    def enter(self, request: Request, who: str | None = None) -> str:
+        """May this request send photos now? Returns who asks; who: that, where it is known. Raises ApiError 503, 401
+        or 429."""
         if self.status != "ready":
             raise ApiError(503, f"the server is {self.status}; try again", retry_after=5)
-        who = self.who(request)
+        who = who or self.who(request)
         wait = self.rate.take(who)
         if wait:
             raise self.refuse("rate_limited", "too many photos in a short time; wait", wait)

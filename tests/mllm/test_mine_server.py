@@ -188,4 +188,4 @@ def test_no_server_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="base_url or OPENAI_BASE_URL"):
         route("", tmp_path)
     with pytest.raises(UsageError, match="reads measured words"):
-        FromServer(ServerArgs(base_url="http://x/v1", model="m"), TEMPLATES["nano"], image, tmp_path / "r.sqlite")
+        FromServer(ServerArgs(base_url="http://x/v1", model="m"), TEMPLATES["nano-2"], image, tmp_path / "r.sqlite")

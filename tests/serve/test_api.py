@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ffaa.errors import FFAAError
+from ffaa.errors import FFAAError, WeightsError
 from ffaa.serve import api, fetch_url
 from ffaa.serve.keys import new_key
 from ffaa.serve.queue import BusyError
@@ -48,7 +48,10 @@ def test_options(start, png, fake):
 
 
 def test_evidence_without_the_mesh_is_told(start, png, monkeypatch):
-    monkeypatch.setattr("ffaa.evidence.examine.find_spec", lambda name: None)
+    def gone(name):
+        raise WeightsError(f"{name}: not here")
+
+    monkeypatch.setattr("ffaa.weights.part_folder", gone)
     message = error(send(start(), png(), evidence="true"), 422, "no_evidence")
     assert "face mesh" in message
 

@@ -247,7 +247,8 @@ def test_where_keys_are_in_force_the_page_asks_for_one(start, visit, png, tmp_pa
 
 
 def test_the_camera_and_an_example(start, visit, fake):
-    tab = visit(start(page=True))
+    server = start(page=True)
+    tab = visit(server)
     tab.get_by_role("button", name="Use the camera").click()
     tab.get_by_role("button", name="Take the photo").click()
     says(tab, "camera.png: done.")
@@ -256,6 +257,7 @@ def test_the_camera_and_an_example(start, visit, fake):
     tab.get_by_role("button", name="Real portrait: Grace Hopper").click()
     says(tab, "grace_hopper.jpg: done.")
     assert fake.batches[-1] == ["grace_hopper.jpg"]
+    server.stop()  # an open tab does not keep it
 
 
 def test_a_video(start, visit, png, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import httpx
 import pytest
@@ -37,6 +38,13 @@ def test_the_page_is_at_the_root_and_the_api_stays(page, png):
     assert page.client.get("/openapi.json").json()["paths"].keys() == {"/v1/analyze", "/healthz", "/metrics"}
     answer = page.client.post("/healthz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+
+
+def test_the_examples_are_those_of_the_repository():
+    root = Path(__file__).parents[2]
+    for name in EXAMPLES:
+        shipped = root / "src/ffaa/assets/examples" / name
+        assert shipped.read_bytes() == (root / "examples/photos" / name).read_bytes()
 
 
 def test_without_a_page(start):
@@ -114,6 +122,13 @@ def test_tickets_run_out():
     assert files[3].closed
 
 
+def test_a_file_that_nobody_takes_goes_by_itself(wait_for):
+    tickets, file = Tickets(seconds=0.05), io.BytesIO(b"x")
+    tickets.add(Upload(file, "a"))
+    wait_for(lambda: file.closed)
+    assert not tickets._held
+
+
 def test_without_a_key_nothing_of_the_page_is_open(start, png, tmp_path):
     key = new_key(tmp_path / "keys")
     server = start(page=True, keys=tmp_path / "keys")
@@ -152,6 +167,15 @@ def test_pages_of_other_sites_may_not_send(page, png):
         "/page/upload", files={"file": ("a.png", png())}, headers={"Origin": "https://example.org"}
     )
     assert answer.status_code == 403
+
+
+def test_only_a_proxy_that_is_believed_says_where_the_page_is(start):
+    told = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    for proxies, scheme in (([], "http"), (["127.0.0.1"], "https")):
+        server = start(page=True, proxies=proxies)
+        text = server.client.get("/", headers=told).text
+        assert f'"root":"{scheme}://127.0.0.1:{server.port}"' in text
+        assert "evil.example" not in text
 
 
 def test_the_page_ends_with_its_server(start, png):

@@ -97,15 +97,15 @@ def report(
 
 
 def _measured(asked: bool | None) -> tuple[bool, str]:
-    """Whether to measure, and why not. Raises WeightsError or MissingExtraError when it is asked for and cannot be."""
-    from ffaa.errors import MissingExtraError, WeightsError
+    """Whether to measure, and why not. Raises WeightsError when it is asked for and cannot be."""
+    from ffaa.errors import WeightsError
     from ffaa.evidence.examine import require_mesh
 
     if asked is False:
         return False, "--no-evidence was given"
     try:
         require_mesh()
-    except (MissingExtraError, WeightsError) as error:
+    except WeightsError as error:
         if asked:
             raise
         return False, str(error)

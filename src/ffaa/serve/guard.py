@@ -95,7 +95,7 @@ class Guard:
         method = scope["method"] if scope["method"] in {"GET", "POST", "DELETE", "HEAD", "OPTIONS"} else "other"
         self.metrics.requests.labels(method, route, status).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
-        often = route in {"/healthz", "/metrics"}
+        often = route in {"/healthz", "/metrics"} or scope["path"].startswith(("/assets/", "/static/"))
         log.log(logging.DEBUG if often else logging.INFO, "%s %s %d %.3fs", method, route, status, seconds)
 
 

@@ -23,7 +23,7 @@ from starlette.middleware import Middleware
 
 from ffaa import wording
 from ffaa.data.images import load_bytes
-from ffaa.errors import FFAAError, MissingExtraError, WeightsError
+from ffaa.errors import FFAAError, WeightsError
 from ffaa.evidence.examine import require_mesh
 from ffaa.serve.page_door import EXAMPLES, Door, PageMount, Tickets, router
 from ffaa.serve.page_history import History
@@ -52,7 +52,7 @@ def add_page(app: FastAPI, service: Service) -> None:
     blocks.state_session_capacity = 1  # Gradio remembers what it sent to each browser; of one at most, see `_forget`
     gr.mount_gradio_app(
         app, blocks, "/", footer_links=[], run_history=False, show_error=False, max_file_size=1, ssr_mode=False,
-        enable_monitoring=False, pwa=False, mcp_server=False, css=_text("style.css") + _report_css(),
+        enable_monitoring=False, pwa=False, mcp_server=False, css=_report_css() + _text("style.css"),
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         app_kwargs={"middleware": [Middleware(Door, service=service)]},
     )  # fmt: skip
@@ -88,7 +88,7 @@ class _Page:
         try:
             require_mesh()
             self.not_measured = ""
-        except (WeightsError, MissingExtraError) as error:
+        except WeightsError as error:
             self.not_measured = str(error)
 
     def close(self) -> None:

@@ -74,6 +74,7 @@ class Tickets:
         self.most, self.seconds, self._clock = most, seconds, clock
         self._lock = threading.Lock()
         self._held: dict[str, Ticket] = {}
+        self._timer: threading.Timer | None = None
 
     def add(self, upload: Upload) -> str:
         """A name for the file, 128 random bits. Raises ApiError 429 when too many wait."""
@@ -84,6 +85,7 @@ class Tickets:
                 raise ApiError(429, "too many uploads at once; try again", "busy", self.seconds)
             name = secrets.token_urlsafe(16)
             self._held[name] = Ticket(upload, self._clock() + self.seconds)
+            self._watch()
         return name
 
     def take(self, name: object) -> Upload | None:
@@ -95,12 +97,28 @@ class Tickets:
 
     def close(self) -> None:
         with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
             for ticket in self._held.values():
                 ticket.upload.file.close()
             self._held.clear()
 
+    def _watch(self) -> None:
+        """Sees to it that a file which nobody takes goes, also when nobody comes."""
+        if self._timer is None:
+            self._timer = threading.Timer(self.seconds, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._drop_old()
+            if self._held:
+                self._watch()
+
     def _drop_old(self) -> None:
-        for name in [name for name, ticket in self._held.items() if ticket.until < self._clock()]:
+        for name in [name for name, ticket in self._held.items() if ticket.until <= self._clock()]:
             self._held.pop(name).upload.file.close()
 
 
@@ -233,6 +251,9 @@ class Door:
             refused = key_form() if path == "/" else problems.reply(401, "unauthorized", "a key is needed")
             await refused(scope, receive, answer)
             return
+        # The server has seen to these where they come from a proxy it believes; Gradio would believe them of anybody.
+        kept = [pair for pair in scope["headers"] if pair[0] not in (b"x-forwarded-host", b"x-forwarded-proto")]
+        scope = scope | {"headers": kept}
         if path == JOIN:
             try:
                 receive = await self._checked(receive)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import Request
 
-from ffaa.errors import FFAAError, MissingExtraError, WeightsError
+from ffaa.errors import FFAAError, WeightsError
 from ffaa.evidence.examine import require_mesh
 from ffaa.serve.fetch_url import UrlError
 from ffaa.serve.jobs import JobStore
@@ -102,7 +102,7 @@ class Service:
         if options.evidence:
             try:
                 require_mesh()
-            except (WeightsError, MissingExtraError):
+            except WeightsError:
                 raise ApiError(422, "evidence needs the face mesh, which this server lacks", "no_evidence") from None
 
     def told(self, error: Exception) -> ApiError | None:

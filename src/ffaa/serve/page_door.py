@@ -253,7 +253,7 @@ class Door:
             return
         # The server has seen to these where they come from a proxy it believes; Gradio would believe them of anybody.
         kept = [pair for pair in scope["headers"] if pair[0] not in (b"x-forwarded-host", b"x-forwarded-proto")]
-        scope = scope | {"headers": kept}
+        scope = {**scope, "headers": kept}
         if path == JOIN:
             try:
                 receive = await self._checked(receive)

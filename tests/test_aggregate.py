@@ -1,7 +1,8 @@
 import pytest
 
 from ffaa.aggregate import label_of, person_verdict
-from ffaa.types import Box, Difficulty, ForgeryType, FrameScore, Label, TellingFrame, Verdict
+from ffaa.types import Box, Difficulty, ForgeryType, Label, Verdict
+from ffaa.types_clip import FrameScore, TellingFrame
 
 SWAP, SYNTHESIS = ForgeryType.IDENTITY_EXCHANGE, ForgeryType.ENTIRE_FACE_SYNTHESIS
 

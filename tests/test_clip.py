@@ -13,7 +13,8 @@ from ffaa.data.faces import Detection, cut
 from ffaa.data.stream import VideoLimits
 from ffaa.data.video import Frames, frames_at, sample_times
 from ffaa.errors import FFAAError, InputError, UsageError
-from ffaa.types import MAX_TELLING, Box, ClipVerdict, Difficulty, FrameScore, Label
+from ffaa.types import Box, Difficulty, Label
+from ffaa.types_clip import MAX_TELLING, ClipVerdict, FrameScore
 
 SIZE = (360, 640, 3)
 SCORED = set(FrameScore.model_fields) - {"time"}

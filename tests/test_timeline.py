@@ -2,18 +2,8 @@ import numpy as np
 import pytest
 
 from ffaa.timeline import timeline
-from ffaa.types import (
-    Box,
-    ClipSource,
-    ClipTimings,
-    ClipVerdict,
-    Difficulty,
-    FrameScore,
-    Label,
-    PersonVerdict,
-    TellingFrame,
-    Verdict,
-)
+from ffaa.types import Box, Difficulty, Label, Verdict
+from ffaa.types_clip import ClipSource, ClipTimings, ClipVerdict, FrameScore, PersonVerdict, TellingFrame
 
 
 def clip(people=1, label=Label.FAKE, hard=False, scores=(0.9, 0.8, 0.7)):

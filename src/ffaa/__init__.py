@@ -5,20 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ffaa.errors import FFAAError, InputError, MissingExtraError, UsageError, WeightsError
-from ffaa.types import (
-    Analysis,
-    Answer,
-    ClipAnalysis,
-    ClipVerdict,
-    Difficulty,
-    Failure,
-    ForgeryType,
-    Label,
-    NoFace,
-    PersonVerdict,
-    Support,
-    Verdict,
-)
+from ffaa.types import Analysis, Answer, Difficulty, Failure, ForgeryType, Label, NoFace, Support, Verdict
+from ffaa.types_clip import ClipAnalysis, ClipVerdict, PersonVerdict
 
 if TYPE_CHECKING:
     from ffaa.assistant import Assistant

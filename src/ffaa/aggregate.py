@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ffaa.assistant import LOW_SCORE, SMALL_FACE
-from ffaa.types import Difficulty, ForgeryType, FrameScore, Label, PersonVerdict, TellingFrame
+from ffaa.types import Difficulty, ForgeryType, Label
+from ffaa.types_clip import FrameScore, PersonVerdict, TellingFrame
 
 FEW = 4  # below that many frames nothing can be said on whether they agree
 MOST = 0.75  # share of the frames that must be easy, and have the person's label, for an easy case

@@ -20,7 +20,8 @@ from ffaa.data.tracks import Tracker
 from ffaa.data.video import frames_at, probe, sample_times
 from ffaa.errors import FFAAError, InputError, UsageError
 from ffaa.evidence.examine import require_mesh
-from ffaa.types import (
+from ffaa.types import Face, Label, Placed, Source, Verdict
+from ffaa.types_clip import (
     MAX_CLIP_FRAMES,
     MAX_CLIP_PEOPLE,
     MAX_TELLING,
@@ -28,13 +29,8 @@ from ffaa.types import (
     ClipSource,
     ClipTimings,
     ClipVerdict,
-    Face,
     FrameScore,
-    Label,
-    Placed,
-    Source,
     TellingFrame,
-    Verdict,
 )
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ffaa.types import ClipVerdict, Difficulty, Label, PersonVerdict
+from ffaa.types import Difficulty, Label
+from ffaa.types_clip import ClipVerdict, PersonVerdict
 
 COLOURS = {Label.REAL: "#1b6ca8", Label.FAKE: "#d1495b"}
 _SHAPES = {Label.REAL: "o", Label.FAKE: "^"}  # told apart in grey too

@@ -17,7 +17,8 @@ from ffaa.types import (
 )
 
 if TYPE_CHECKING:
-    from ffaa.types import ClipVerdict, Credentials, EvidenceItem, EvidenceRecord, JudgedSentence, PersonVerdict
+    from ffaa.types import Credentials, EvidenceItem, EvidenceRecord, JudgedSentence
+    from ffaa.types_clip import ClipVerdict, PersonVerdict
 
 WEAK = 0.7  # below this match score an answer is not said as a finding
 STRONG = 0.9

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 import ffaa.clip  # before `ffaa.assistant` is replaced
 from ffaa.cli import text_clip
-from ffaa.types import ClipVerdict, Difficulty, Failure, NoFace, Verdict
+from ffaa.types import Difficulty, Failure, NoFace, Verdict
+from ffaa.types_clip import ClipVerdict
 
 GREY, BLACK, WHITE = (np.full((128, 208, 3), level, np.uint8) for level in (128, 0, 255))
 

@@ -5,18 +5,8 @@ from tests.cli.conftest import examined, make_verdict
 
 from ffaa.aggregate import person_verdict
 from ffaa.serve.report import ReportedClip
-from ffaa.types import (
-    Box,
-    ClipAnalysis,
-    ClipSource,
-    ClipTimings,
-    ClipVerdict,
-    Face,
-    FrameScore,
-    Label,
-    Source,
-    TellingFrame,
-)
+from ffaa.types import Box, Face, Label, Source
+from ffaa.types_clip import ClipAnalysis, ClipSource, ClipTimings, ClipVerdict, FrameScore, TellingFrame
 
 REAL = {"label": Label.REAL}
 HEAT = np.zeros((224, 224), np.float32)

@@ -20,7 +20,8 @@ from ffaa.assistant import Assistant
 from ffaa.serve import page as module
 from ffaa.serve.keys import new_key
 from ffaa.serve.results import AnalyzeReply
-from ffaa.types import Analysis, Box, ClipAnalysis, Face, Verdict
+from ffaa.types import Analysis, Box, Face, Verdict
+from ffaa.types_clip import ClipAnalysis
 
 pytest.importorskip("gradio", reason="pip install 'ffaa[serve]'")
 api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")

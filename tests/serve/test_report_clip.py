@@ -12,7 +12,8 @@ from tests.serve.page import check
 from tests.serve.test_report import ABOUT, CHROMIUM, EVIL, HEAT, facts, no_face, reported
 
 from ffaa.serve.report import Counts, Reported, ReportedClip, build_report, write_report
-from ffaa.types import ClipAnalysis, Credentials, Difficulty, Face, Failure, Label
+from ffaa.types import Credentials, Difficulty, Face, Failure, Label
+from ffaa.types_clip import ClipAnalysis
 
 HARD = {"difficulty": Difficulty.HARD}
 

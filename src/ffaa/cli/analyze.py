@@ -48,7 +48,8 @@ def analyze(
     from ffaa.data.images import SUFFIXES, expand_paths, shown
     from ffaa.data.kinds import VIDEO_SUFFIXES
     from ffaa.errors import UsageError
-    from ffaa.types import ClipAnalysis, Failure, NoFace
+    from ffaa.types import Failure, NoFace
+    from ffaa.types_clip import ClipAnalysis
 
     if heatmap_without_text and out is None:
         raise UsageError("--heatmap-without-text needs --out DIR to write to")

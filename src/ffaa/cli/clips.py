@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ffaa.types import ClipAnalysis, ClipVerdict
+from ffaa.types_clip import ClipAnalysis, ClipVerdict
 
 if TYPE_CHECKING:
     from ffaa.cli.output import OutputFolder

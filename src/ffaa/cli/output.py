@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from pydantic import BaseModel
 
-    from ffaa.types import ClipVerdict, Verdict
+    from ffaa.types import Verdict
+    from ffaa.types_clip import ClipVerdict
 
 MAX_NAME_BYTES = 120  # file systems allow 255, and the endings need room
 

@@ -12,7 +12,8 @@ def schema() -> None:
 
     from pydantic import Field, TypeAdapter
 
-    from ffaa.types import SCHEMA_VERSION, ClipVerdict, Failure, NoFace, Verdict
+    from ffaa.types import SCHEMA_VERSION, Failure, NoFace, Verdict
+    from ffaa.types_clip import ClipVerdict
 
     adapter: TypeAdapter[Verdict | NoFace | ClipVerdict | Failure] = TypeAdapter(
         Annotated[Verdict | NoFace | ClipVerdict | Failure, Field(discriminator="kind")]

@@ -6,7 +6,7 @@ from textwrap import fill
 
 from ffaa import wording
 from ffaa.cli import text
-from ffaa.types import ClipVerdict, FrameScore, PersonVerdict, TellingFrame
+from ffaa.types_clip import ClipVerdict, FrameScore, PersonVerdict, TellingFrame
 
 _MARGIN, _COLUMN = 4, 16
 

@@ -17,7 +17,8 @@ from ffaa.data.images import Limits, load_bytes
 from ffaa.serve.report import SHOWN_FACES, About, Reported, ReportedClip, build_report, build_section
 from ffaa.serve.reported import reported_clip
 from ffaa.serve.results import records
-from ffaa.types import Analysis, ClipAnalysis, Record, Verdict
+from ffaa.types import Analysis, Record, Verdict
+from ffaa.types_clip import ClipAnalysis
 
 COMMAND = "ffaa serve (the web page)"
 WHOLE = "The photo is a face crop already"

@@ -22,7 +22,8 @@ from ffaa import wording
 from ffaa.data.facts import FileFacts
 from ffaa.errors import UsageError
 from ffaa.serve.pictures import FACE_SIDE, data_uri, heat_picture, where, with_boxes
-from ffaa.types import Analysis, ClipAnalysis, Credentials, Failure, Label, PersonVerdict, Verdict
+from ffaa.types import Analysis, Credentials, Failure, Label, Verdict
+from ffaa.types_clip import ClipAnalysis, PersonVerdict
 
 SUFFIXES = (".html", ".htm")
 SHOWN_FACES = 32  # of one photo, the largest; of the others a line each

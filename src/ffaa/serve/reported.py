@@ -12,7 +12,8 @@ from ffaa.data.facts import FileFacts, file_facts
 from ffaa.data.images import load_bytes, read_bytes, shown
 from ffaa.errors import InputError
 from ffaa.serve.report import SHOWN_FACES, Reported, ReportedClip
-from ffaa.types import Analysis, ClipAnalysis, Credentials, CredentialStatus, Failure
+from ffaa.types import Analysis, Credentials, CredentialStatus, Failure
+from ffaa.types_clip import ClipAnalysis
 
 CHANGED = "the file changed while it was analysed"
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ffaa.serve.problems import Problem
-from ffaa.types import Analysis, ClipVerdict, NoFace, Verdict
+from ffaa.types import Analysis, NoFace, Verdict
+from ffaa.types_clip import ClipVerdict
 
 Result = Annotated[Verdict | NoFace, Field(discriminator="kind")]
 JobResult = Annotated[Verdict | NoFace | ClipVerdict, Field(discriminator="kind")]

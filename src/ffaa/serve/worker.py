@@ -22,7 +22,7 @@ from ffaa.serve.problems import of_error
 from ffaa.serve.queue import ClosedError, Gatherer, Options
 from ffaa.serve.results import records
 from ffaa.serve.upload import is_clip
-from ffaa.types import ClipAnalysis, ClipVerdict
+from ffaa.types_clip import ClipAnalysis, ClipVerdict
 
 log = logging.getLogger("ffaa.serve")
 POLL_SECONDS = 1.0  # for files that another process accepted

@@ -198,6 +198,16 @@ def test_unclear_reasoning_is_not_flagged(result, reasoning):
     assert flags(result, reasoning) == []
 
 
+def test_a_repeated_sentence_is_kept_once():
+    description = "The light is even. The head leans left. The light is even. The light is even from the left."
+    reasoning = "An edge of approx. 3 px is seen. One of approx. 3 px is not. An edge of approx. 3 px is seen."
+    raw = format_answer(description, reasoning, Label.REAL, 0.7, ForgeryType.REAL)
+    answer = parse_answer(raw, Role.ANCHOR, "?")
+    assert answer.description == "The light is even. The head leans left. The light is even from the left."
+    assert answer.reasoning == "An edge of approx. 3 px is seen. One of approx. 3 px is not."
+    assert answer.raw == raw
+
+
 def test_never_raises_on_damaged_text():
     for cut in range(len(FAKE)):
         assert isinstance(parse_answer(FAKE[:cut], Role.ANCHOR, "q"), Answer | UnparsedAnswer)

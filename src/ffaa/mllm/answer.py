@@ -147,7 +147,8 @@ def parse_answer(
 
     required_texts: which of 'description' and 'reasoning' must be there (Fig. 3's R, DR and FR models write fewer);
     an absent one that is not required becomes ''. A probability or type that is missing, repeated with another value
-    or unreadable becomes None; only the result decides whether the answer counts. Never raises on any text.
+    or unreadable becomes None; only the result decides whether the answer counts. A sentence that a text repeats word
+    for word is kept once, where it first stands; `raw` holds what was written. Never raises on any text.
     """
     values: Mapping[str, str | None]
     notes: list[str] = []
@@ -162,12 +163,12 @@ def parse_answer(
     result = Label(str(values["result"]))
     probability = values["probability"]
     forgery_type = ForgeryType(values["forgery_type"]) if values["forgery_type"] else None
-    reasoning = values["reasoning"] or ""
+    reasoning = _told_once(values["reasoning"] or "")
     return Answer(
         role=role,
         prompt=prompt,
         raw=raw,
-        description=values["description"] or "",
+        description=_told_once(values["description"] or ""),
         reasoning=reasoning,
         result=result,
         probability=float(probability) if probability is not None else None,
@@ -265,6 +266,11 @@ def _plain_text(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _told_once(text: str) -> str:
+    """Without the sentences that stand in it already: small language models fall into loops."""
+    return " ".join(dict.fromkeys(re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)))
 
 
 def _contradictions(result: Label, forgery_type: ForgeryType | None, reasoning: str) -> list[str]:

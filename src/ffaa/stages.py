@@ -64,10 +64,15 @@ MINED = {"val": "mined-val.jsonl", "mine": "mined-mine.jsonl"}
 
 
 class Stages:
-    """The stages of `recipe` on the photos under `data`, writing into `folder`; `others`: see `Run`."""
+    """The stages of `recipe` on the photos under `data`, writing into `folder`; `others`: see `Run`.
 
-    def __init__(self, recipe: Recipe, data: Path, folder: Path, others: Sequence[Path] = ()):
-        self.recipe, self.folder, self.run = recipe, folder, Run(folder, others)
+    texts: folder for MIDS's text features, which then stay there for other runs; default: removed after its training.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: Path, folder: Path, others: Sequence[Path] = (), texts: Path | None = None
+    ):
+        self.recipe, self.folder, self.run, self._texts = recipe, folder, Run(folder, others), texts
         self.source = data / recipe.data.manifest
         self.template = TEMPLATES["nano-2"]
 
@@ -313,7 +318,7 @@ class Stages:
                 images, found = sets["mine"]
                 few = images([m.row for m in found[:SCALED_BY]], 0)
                 start_from_heads(model, heads.last, heads.previous, few)
-            figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder)
+            figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder, self._texts)
             mids_checkpoint.save(model.half(), out)
             mids_checkpoint.save_card(
                 out, model, settings=args.model_dump(), seed=seed, figures=figures,
@@ -323,11 +328,12 @@ class Stages:
                 | {"ffaa": __version__, "python": sys.version.split()[0]},
             )  # fmt: skip
             (self.folder / "mids.json").write_text(json.dumps(figures, indent=1))
+            shutil.rmtree(self.folder / TEXTS, ignore_errors=True)
             for rest in unfinished:
                 (self.folder / rest).unlink(missing_ok=True)
 
-        unfinished = [STATE, *TEXTS, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
-        self.run.stage("mids", inputs, [out.name, "mids.json", "mids.card.json"], work, unfinished)
+        unfinished = [STATE, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
+        self.run.stage("mids", inputs, [out.name, "mids.json", "mids.card.json"], work, [*unfinished, TEXTS])
 
     def _tower_encoder(self) -> encoders.Encoder:
         if self.recipe.mids.image_encoder:

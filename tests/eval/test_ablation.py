@@ -15,6 +15,7 @@ from ffaa.eval import ablation as module
 from ffaa.eval.ablation import Ablation, AblationResult, _paper_difference, changed, table
 from ffaa.eval.cached import ANSWERS
 from ffaa.mllm.mine import Mined
+from ffaa.mids.train import TEXTS
 from ffaa.recipe import Run, load_recipe
 from ffaa.stages import Stages
 from ffaa.types import Answer
@@ -98,6 +99,8 @@ def test_rows_share_what_they_can_and_change_nothing_of_the_run(whole, place):
     assert (rows / "masked-frozen" / "mids.safetensors").samefile(run / "mids.safetensors")
     assert not (rows / "open-frozen" / "mids.safetensors").samefile(run / "mids.safetensors")
     assert (rows / "masked-frozen" / ANSWERS).samefile(rows / "open-frozen" / ANSWERS)
+    assert not (rows / TEXTS).exists()  # shared among the rows, then removed
+    assert not (rows / "open-frozen" / TEXTS).exists()
     found = whole.result.rows
     assert {name: of.recipe["mids"]["masked"] for name, of in found.items()} == {
         "open-frozen": False, "masked-frozen": True

@@ -40,8 +40,43 @@ def test_the_encoder_runs_once(mids, tokens, records, monkeypatch):  # noqa: F81
 
 
 def test_on_disk_as_in_memory(mids, tokens, records, tmp_path):  # noqa: F811
-    file = tmp_path / "new" / "text.npy"
-    disk, memory = TextFeatures(mids, tokens, records, file=file), TextFeatures(mids, tokens, records)
+    folder = tmp_path / "new"
+    disk, memory = TextFeatures(mids, tokens, records, folder=folder), TextFeatures(mids, tokens, records)
     for one, other in zip(disk(records), memory(records), strict=True):
         assert torch.equal(one, other)
+    (file,) = folder.iterdir()
     assert np.load(file).dtype == np.float16
+
+
+def test_kept_features_are_taken_for_the_same_answers_and_encoder_alone(
+    mids, tokens, records, tmp_path, monkeypatch  # noqa: F811
+):  # fmt: skip
+    first, rows, real = TextFeatures(mids, tokens, records, folder=tmp_path), [], mids.encode_text
+    monkeypatch.setattr(mids, "encode_text", lambda ids, mask: rows.append(len(ids)) or real(ids, mask))
+    again = TextFeatures(mids, tokens, records, folder=tmp_path)
+    assert not rows
+    assert torch.equal(again(records)[0], first(records)[0])
+    TextFeatures(mids, tokens, records[:5], folder=tmp_path)
+    assert sum(rows) == 15
+    next(mids.text_encoder.parameters()).data += 1
+    other = TextFeatures(mids, tokens, records, folder=tmp_path)
+    assert sum(rows) == 15 + 3 * len(records)
+    assert not torch.equal(other(records)[0], first(records)[0])
+
+
+def test_a_killed_computation_is_not_taken(mids, tokens, records, tmp_path, monkeypatch):  # noqa: F811
+    whole, real, calls = TextFeatures(mids, tokens, records), mids.encode_text, []
+
+    def dying(ids, mask):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(ids, mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mids, "encode_text", dying)
+        with pytest.raises(KeyboardInterrupt):
+            TextFeatures(mids, tokens, records, folder=tmp_path, batch=2)
+    again = TextFeatures(mids, tokens, records, folder=tmp_path, batch=2)
+    torch.testing.assert_close(again(records)[0], whole(records)[0], atol=2e-3, rtol=1e-3)
+    assert [f.suffix for f in tmp_path.iterdir()] == [".npy"]

@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ from ffaa.eval.benchmark import BenchRecipe, load_bench
 from ffaa.eval.cached import JUDGEMENTS, RESULT, evaluate, read_evaluation
 from ffaa.eval.evaluation import Evaluation, Judged, grid, main_row, resampled, right
 from ffaa.eval.run import Outcome
+from ffaa.mids.train import TEXTS
 from ffaa.recipe import Recipe, load_recipe
 from ffaa.settings import load_yaml
 from ffaa.stages import Stages
@@ -120,16 +122,17 @@ class Ablation:
         if strange := [name for name in only if name not in self.rows]:
             raise UsageError(f"{self.recipe.name} has no row '{strange[0]}'; its rows: {', '.join(self.rows)}")
         place = run / "ablations" / self.recipe.name
-        made = {}
+        texts, made = place / TEXTS, {}
         for name in only or self.rows:
             log.info("%s, row %s", self.recipe.name, name)
             others = [run, *(place / other for other in self.rows if other != name)]
-            stages = Stages(self.rows[name], data, place / name, others)
+            stages = Stages(self.rows[name], data, place / name, others, texts)
             if self.recipe.judged == "ffaa":
                 stages.mids()
             else:
                 stages.mllm()
             made[name] = evaluate(stages, self.bench, self.recipe.judged)
+        shutil.rmtree(texts, ignore_errors=True)
         sample = next(iter(made.values())).sample_sha256
         kept = {name: self._kept(place / name, self.rows[name], sample) for name in self.rows if name not in made}
         rows = {name: made.get(name) or kept.get(name) for name in self.rows}

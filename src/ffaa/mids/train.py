@@ -28,7 +28,7 @@ from ffaa.types import Difficulty, Label
 
 log = logging.getLogger(__name__)
 STATE = "mids.state.pt"
-TEXTS = ("mids-train-text.npy", "mids-val-text.npy")
+TEXTS = "mids-texts"
 
 
 class MidsArgs(BaseModel):
@@ -159,11 +159,19 @@ def _key(args: MidsArgs, mids: MIDS, seed: int, *sets: Sequence[Mined]) -> str:
 
 
 def train_mids(
-    args: MidsArgs, mids: MIDS, tokens: AnswerTokens, train: Data, val: Data, seed: int, folder: Path | None = None
+    args: MidsArgs,
+    mids: MIDS,
+    tokens: AnswerTokens,
+    train: Data,
+    val: Data,
+    seed: int,
+    folder: Path | None = None,
+    texts_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Train in place; keeps the epoch with the best validation ACC. Returns history, counts, comparison, temperature.
 
-    folder: keeps text features on disk (`TEXTS`), and `STATE`, from which a killed run goes on to the same result.
+    folder: keeps `STATE`, from which a killed run goes on to the same result. texts_folder: keeps text features on disk,
+    for other trainings on the same answers too; default `TEXTS` in the folder.
     """
     images, mined = train
     kept = learnt(mined, args.keep_easy, args.one_answer)
@@ -176,10 +184,8 @@ def train_mids(
     counts = class_counts(labels)
     unread = sum(None in m.results[: args.answers] for m in mined)
     log.info("MIDS: %d of %d images (%d unread), classes %s", len(kept), len(mined), unread, counts)
-    texts, val_texts = (
-        TextFeatures(mids, tokens, part, args.one_answer, folder / name if folder else None)
-        for name, part in zip(TEXTS, (kept, readable), strict=True)
-    )
+    place_of_texts = texts_folder or (folder / TEXTS if folder else None)
+    texts, val_texts = (TextFeatures(mids, tokens, part, args.one_answer, place_of_texts) for part in (kept, readable))
     device = mids.classifier.weight.device
     weights = class_weights(counts).to(device) if args.balance == "weights" else None
     trained = [p for p in mids.parameters() if p.requires_grad]

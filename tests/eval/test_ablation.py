@@ -14,8 +14,8 @@ from ffaa.errors import UsageError
 from ffaa.eval import ablation as module
 from ffaa.eval.ablation import Ablation, AblationResult, _paper_difference, changed, table
 from ffaa.eval.cached import ANSWERS
-from ffaa.mllm.mine import Mined
 from ffaa.mids.train import TEXTS
+from ffaa.mllm.mine import Mined
 from ffaa.recipe import Run, load_recipe
 from ffaa.stages import Stages
 from ffaa.types import Answer

@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ffaa.mids.model import MIDS
 from ffaa.mids.tokens import AnswerTokens
-from ffaa.mllm.mine import Mined
-from ffaa.types import Answer, UnparsedAnswer
+from ffaa.mllm.mine import Mined, Three
 
 
 class TextFeatures:
@@ -57,9 +56,7 @@ class TextFeatures:
             part.replace(file)
         self._kept = np.load(file, mmap_mode="r")
 
-    def _fill(
-        self, mids: MIDS, tokens: AnswerTokens, answers: Sequence[Answer | UnparsedAnswer], lengths: list[int], batch: int
-    ) -> None:
+    def _fill(self, mids: MIDS, tokens: AnswerTokens, answers: Three, lengths: list[int], batch: int) -> None:
         device = mids.classifier.weight.device
         # Answers of about one length together: little padding.
         order = np.argsort(lengths, kind="stable")

@@ -170,8 +170,8 @@ def train_mids(
 ) -> dict[str, Any]:
     """Train in place; keeps the epoch with the best validation ACC. Returns history, counts, comparison, temperature.
 
-    folder: keeps `STATE`, from which a killed run goes on to the same result. texts_folder: keeps text features on disk,
-    for other trainings on the same answers too; default `TEXTS` in the folder.
+    folder: keeps `STATE`, from which a killed run goes on to the same result. texts_folder: keeps text features on
+    disk, for other trainings on the same answers too; default `TEXTS` in the folder.
     """
     images, mined = train
     kept = learnt(mined, args.keep_easy, args.one_answer)

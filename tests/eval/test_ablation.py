@@ -99,7 +99,7 @@ def test_rows_share_what_they_can_and_change_nothing_of_the_run(whole, place):
     assert (rows / "masked-frozen" / "mids.safetensors").samefile(run / "mids.safetensors")
     assert not (rows / "open-frozen" / "mids.safetensors").samefile(run / "mids.safetensors")
     assert (rows / "masked-frozen" / ANSWERS).samefile(rows / "open-frozen" / ANSWERS)
-    assert not (rows / TEXTS).exists()  # shared among the rows, then removed
+    assert len(list((rows.parent / TEXTS).glob("*.npy"))) == 2  # of one row; the other's MIDS is the run's
     assert not (rows / "open-frozen" / TEXTS).exists()
     found = whole.result.rows
     assert {name: of.recipe["mids"]["masked"] for name, of in found.items()} == {

@@ -6,7 +6,6 @@ import difflib
 import json
 import logging
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -117,22 +116,23 @@ class Ablation:
         """Train and evaluate the rows in `run`/ablations/NAME/ROW, and write NAME.json and NAME.md beside them.
 
         only: these rows; others are in the table where they are up to date. A stage that `run` or another row has done
-        with the same inputs is taken from there. A killed run goes on. Raises UsageError for an unknown row.
+        with the same inputs is taken from there; MIDS's text features stay in `run`/ablations for the next ablation. A
+        killed run goes on. Raises UsageError for an unknown row.
         """
         if strange := [name for name in only if name not in self.rows]:
             raise UsageError(f"{self.recipe.name} has no row '{strange[0]}'; its rows: {', '.join(self.rows)}")
         place = run / "ablations" / self.recipe.name
-        texts, made = place / TEXTS, {}
+        made = {}
         for name in only or self.rows:
             log.info("%s, row %s", self.recipe.name, name)
-            others = [run, *(place / other for other in self.rows if other != name)]
-            stages = Stages(self.rows[name], data, place / name, others, texts)
+            noted = sorted(file.parent for file in place.parent.glob("*/*/stages.json"))  # of other ablations too
+            others = [run, *(row for row in noted if row != place / name)]
+            stages = Stages(self.rows[name], data, place / name, others, place.parent / TEXTS)
             if self.recipe.judged == "ffaa":
                 stages.mids()
             else:
                 stages.mllm()
             made[name] = evaluate(stages, self.bench, self.recipe.judged)
-        shutil.rmtree(texts, ignore_errors=True)
         sample = next(iter(made.values())).sample_sha256
         kept = {name: self._kept(place / name, self.rows[name], sample) for name in self.rows if name not in made}
         rows = {name: made.get(name) or kept.get(name) for name in self.rows}

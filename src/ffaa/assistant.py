@@ -137,14 +137,14 @@ class Assistant:
         return overlay(face.image, self.heat(face, verdict, with_text))
 
     def heat(self, face: Face, verdict: Verdict, with_text: bool = True) -> np.ndarray:
-        """Grad-CAM of the chosen answer's class: float32 (S, S) in [0, 1], all zero where nothing speaks for it.
+        """What speaks for the chosen answer's class: float32 (S, S) in [0, 1], all zero where nothing does.
 
         Computed by the MIDS object that decided. with_text False leaves the text branch out.
         """
         return self.heat_of(face, verdict.answers[verdict.chosen_index], with_text)
 
     def heat_of(self, face: Face, answer: Answer | UnparsedAnswer, with_text: bool = True) -> np.ndarray:
-        """Grad-CAM of the class in which a readable answer is right, as `heat` gives it."""
+        """What speaks for the class in which a readable answer is right, as `heat` gives it."""
         assert isinstance(answer, Answer)  # an unparsed one is never chosen
         pixels = self.engine.pixels(face.image)[0]
         ids = mask = None

@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,12 +15,13 @@ from ffaa.errors import InputError, UsageError
 from ffaa.eval import explain as module
 from ffaa.eval.benchmark import BenchRecipe, read_rows, sample
 from ffaa.eval.detectors import About, Explanation, Ffaa
-from ffaa.eval.explain import Explained, explainers, jobs, recipe_of, run, settings_of
+from ffaa.eval.explain import Explained, explained, explainers, jobs, recipe_of, run, settings_of
 from ffaa.eval.kinds import read_any
 from ffaa.eval.localise import HeatScore, Overlap
-from ffaa.eval.reasons import as_csv, make_result, summarise, tables
+from ffaa.eval.reasons import ExplainResult, as_csv, make_result, summarise, tables
 from ffaa.eval.result import write_result
 from ffaa.types import Answer, ForgeryType, JudgedSentence, Label, Role, Support, UnparsedAnswer
+from ffaa.vqa.areas import changed_areas
 
 REAL, FAKE = Label.REAL, Label.FAKE
 REASONING = "The mouth is blurred. The skin is too smooth."
@@ -96,6 +99,7 @@ def test_what_is_scored_of_which_photo(records, forged):
     for one in records:
         row = rows[one.path]
         assert one.label is row.label
+        assert one.heat_truth == ("mask" if one.heat else None)
         assert (one.heat is not None) == (row.method in ("replace", "swap"))  # of synthesis everything was changed
         assert (one.areas is not None) <= (row.method in ("replace", "swap"))
         assert (one.answers, one.unread, one.contradicting, len(one.flags)) == (3, 1, 1, 1)
@@ -126,6 +130,37 @@ def test_the_mask_lies_where_the_photo_was_changed(forged):
             assert inside > 4 * outside
             found += 1
         assert found
+
+
+def test_named_regions_stand_for_a_mask(forged, tmp_path):
+    """Drawn on the mesh, they cover much of what was changed and little else; the true mask comes first."""
+    data = tmp_path / "data"
+    shutil.copytree(forged / "made", data / "made")
+    file = data / "made" / "manifest.csv"
+    lines = list(csv.DictReader(file.open(encoding="utf-8")))
+    kept = [dict(line, mask="") for line in lines if line["method"] == "replace"]
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(kept)
+    recipe, scored = BenchRecipe(name="c", manifest="made/manifest.csv"), 0
+    masked = {job.row.path: job for job in jobs(recipe, forged, None, None)}
+    for job in jobs(recipe, data, None, None):
+        photo, face, _ = module.photo_and_face(data, job.row, 224)
+        true = module._Truth(masked[job.row.path], photo, face)
+        assert true.source == "mask"
+        found = module._Truth(job, photo, face)
+        assert found.areas == changed_areas(job.row.regions, None, None)
+        record = explained(job, "0" * 64, Talker().explain(face), found, None)
+        assert (record.heat is None) == (found.mask is None)
+        if found.mask is None:
+            continue
+        inside, changed = found.mask > 0.5, true.mask > 0.5
+        assert (inside & changed).sum() > 0.6 * min(inside.sum(), changed.sum())
+        assert record.heat_truth == "regions"
+        assert record.heat.area == pytest.approx(inside.mean())
+        scored += 1
+    assert scored
 
 
 def _reference(job, data, face, forged):
@@ -223,13 +258,13 @@ def test_too_few_frames(people, tmp_path):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def record(n, says=FAKE, hit=True, named=("mouth",), true=("mouth", "eyes")):
+def record(n, says=FAKE, hit=True, named=("mouth",), true=("mouth", "eyes"), truth="mask"):
     part = Overlap(hit=hit, iou=0.5, energy=0.25)
     return Explained(
         path=f"{n}.png", sha256=f"{n:064d}", test_set="s", label=FAKE, forgery_type=ForgeryType.IDENTITY_EXCHANGE,
         says=says, answers=3, unread=1, contradicting=1, flags=["x"] * (n % 2), description="d", reasoning="r",
         sentences={"reasoning": {"supported": 3, "contradicted": 1, "not measurable": 4}},
-        heat=HeatScore(found=part, middle=part, area=0.2, chance_iou=0.1, flat=not hit),
+        heat=HeatScore(found=part, middle=part, area=0.2, chance_iou=0.1, flat=not hit), heat_truth=truth,
         areas={"named": list(named), "true": list(true)} if says is FAKE else None, people=None,
     )  # fmt: skip
 
@@ -255,6 +290,31 @@ def test_figures_by_hand():
     assert of.areas.chance.value == pytest.approx(2 / 5)
     assert of.people.photos == 0
     assert of.people.rouge["found"].value is None
+
+
+def test_masks_and_regions_are_told_apart(talker):
+    found = [
+        record(0),
+        record(1, hit=False, truth="regions"),
+        record(2, truth="regions"),
+        record(3, REAL, truth="regions"),
+    ]
+    of = summarise(found, 50)
+    assert {name: (heat.photos, heat.figures["hit"].value) for name, heat in of.heat.items()} == {
+        "forged, called fake": (1, 1.0), "all forged": (1, 1.0),
+    }  # fmt: skip
+    assert of.region_heat["forged, called fake"].photos == 2
+    assert of.region_heat["forged, called fake"].figures["hit"].value == 0.5
+    assert of.region_heat["all forged"].figures["hit"].value == pytest.approx(2 / 3)
+    made = make_result(BenchRecipe(name="b"), {"talker": found}, [talker], "ffaa bench explain <x>", 50)
+    titles = {table.title: table for table in tables(made)}
+    masks, regions = titles["Heatmaps against masks"], titles["Heatmaps against named regions"]
+    assert {(row[1], row[3]) for row in masks.rows} == {("forged, called fake", "1 (!)"), ("all forged", "1 (!)")}
+    assert {(row[1], row[3]) for row in regions.rows} == {("forged, called fake", "2 (!)"), ("all forged", "3 (!)")}
+    assert 'talker,"heatmap by regions, all forged",hit,3,0.6667' in as_csv(made)
+    older = made.model_dump(mode="json")
+    del older["figures"]["talker"]["region_heat"]  # as results were written before
+    assert ExplainResult.model_validate(older).figures["talker"].region_heat == {}
 
 
 def test_the_result_its_tables_and_csv(records, talker, tmp_path):

@@ -4,6 +4,9 @@ import torch
 
 from ffaa.errors import UsageError
 from ffaa.mids.cam import heatmap, overlay
+from ffaa.mids.encoder import fine_stage
+from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
 from ffaa.types import Label
 
 
@@ -45,6 +48,67 @@ def test_equals_grad_cam_written_out(small, batch):
         total += one / one.max()
     expected = (total / total.max()).view(4, 4).numpy()
     np.testing.assert_allclose(heatmap(small, pixels, Label.FAKE, 4, ids, mask), expected, atol=1e-5)
+
+
+@pytest.fixture
+def on_tower(encoders):
+    """A MIDS on a tower like nano's, and (pixels, ids, mask) of one answer."""
+    torch.manual_seed(4)
+    tower = ForensicVisionModel(ForensicVisionConfig(image_size=224, hidden_size=48))
+    for module in tower.modules():
+        if isinstance(module, torch.nn.Conv2d):  # as the tower starts, hardly anything comes through its stages
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_in")
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.rand(3, 224, 224, generator=generator) * 2 - 1
+    ids = torch.randint(1, 50, (9,), generator=generator)
+    return (
+        MIDS(encoders[0], tower, MIDSConfig(dim=32, image_dim=48, unfreeze=0)).eval(),
+        pixels,
+        ids,
+        torch.ones_like(ids),
+    )
+
+
+@pytest.mark.parametrize("label", list(Label))
+def test_on_nanos_tower_a_place_counts_as_far_as_the_logit_hangs_on_it(on_tower, label):
+    """The logit of the class is measured with one cell of the 14 x 14 stage made a little stronger, then weaker."""
+    mids, pixels, ids, mask = on_tower
+    with torch.inference_mode():
+        found = heatmap(mids, pixels * 1, label, 14, ids, mask)
+    scaled = torch.ones(1, 1, 14, 14)
+
+    def slope(y, x, step=2e-3):
+        logits = []
+        for factor in (1 + step, 1 - step):
+            scaled[0, 0, y, x] = factor
+            logits.append(mids(ids[None, None], mask[None, None], pixels[None])[0, 0, 3 if label is Label.FAKE else 0])
+        scaled[0, 0, y, x] = 1
+        return float(logits[0] - logits[1]) / (2 * step)
+
+    handle = fine_stage(mids.image_encoder).register_forward_hook(lambda module, given, out: out * scaled)
+    with torch.no_grad():
+        places = [(y, x) for y in range(2, 14, 4) for x in range(2, 14, 4)]
+        measured = np.array([slope(y, x) for y, x in places])
+        top = slope(*np.unravel_index(found.argmax(), found.shape))
+    handle.remove()
+    assert top > 0
+    np.testing.assert_allclose([found[place] for place in places], np.clip(measured / top, 0, None), atol=0.1)
+    np.testing.assert_array_equal(found, heatmap(mids, pixels, label, 14, ids, mask))
+    assert all(p.grad is None for p in mids.parameters())
+
+
+def test_on_the_tower_text_matters_and_no_support_is_all_zero(on_tower):
+    mids, pixels, ids, mask = on_tower
+    without = heatmap(mids, pixels, Label.FAKE, 56)
+    assert without.shape == (56, 56)
+    assert np.abs(without - heatmap(mids, pixels, Label.FAKE, 56, ids, mask)).max() > 0.01
+    with torch.no_grad():
+        mids.classifier.weight.zero_()
+    assert not heatmap(mids, pixels, Label.FAKE, 56).any()
+
+
+def test_a_transformer_has_no_finer_stage(small):
+    assert fine_stage(small.image_encoder) is None
 
 
 def test_works_frozen_and_without_gradient_mode(small, batch):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -27,10 +27,12 @@ from ffaa.eval.run import claim, photo_and_face, run_of
 from ffaa.evidence.examine import require_mesh
 from ffaa.types import Answer, Box, Face, ForgeryType, Label, Record
 from ffaa.vqa import ddvqa
-from ffaa.vqa.areas import AREAS, changed_areas, doubted_areas, named_areas
+from ffaa.vqa.areas import AREAS, changed_areas, doubted_areas, named_areas, regions_mask
 from ffaa.vqa.conversation import resume_jsonl
 
 log = logging.getLogger(__name__)
+
+HeatTruth = Literal["mask", "regions"]
 
 
 class Areas(Record):
@@ -52,7 +54,8 @@ class Explained(Record):
     """One photo and what one detector's explanation is worth. says: None where no answer could be read.
 
     flags: what in the chosen answer contradicts its own result. sentences: part of the answer -> support -> count.
-    heat: of forged photos with a mask that is neither empty nor everything. areas: of forged photos called fake, where
+    heat: of forged photos with a mask that is neither empty nor everything; heat_truth: where that mask comes from, the
+    data or, drawn on the face mesh, the manifest's regions. areas: of forged photos called fake, where
     it is known which areas were changed, and not all were. people: of frames of DD-VQA.
     """
 
@@ -70,6 +73,7 @@ class Explained(Record):
     reasoning: str
     sentences: dict[str, dict[str, int]]
     heat: HeatScore | None
+    heat_truth: HeatTruth | None = None
     areas: Areas | None
     people: People | None
 
@@ -161,21 +165,25 @@ def run(
 
 
 class _Truth:
-    """Of a photo: mask float32 (S, S) in [0, 1] over the face crop, and the changed areas; None where not known."""
+    """Of a photo: mask float32 (S, S) in [0, 1] over the face crop, where it comes from, and the changed areas; None
+    where not known."""
 
     def __init__(self, job: Job, photo: np.ndarray, face: Face):
         row, size = job.row, face.image.shape[0]
         self.mask: np.ndarray | None = None
+        self.source: HeatTruth | None = None
         self.areas: set[str] | None = None
         if row.label is Label.REAL or row.forgery_type is ForgeryType.ENTIRE_FACE_SYNTHESIS:
             return
         if row.mask:
-            self.mask = _mask(job.root / row.mask, row, photo, face, size)
+            self.mask, self.source = _mask(job.root / row.mask, row, photo, face, size), "mask"
         points = None
-        if self.mask is not None and not row.regions:
+        if bool(row.mask) != bool(row.regions):  # what the one does not tell, the mesh reads off the other
             left, top, right, bottom = face_rect(face.crop, face.box)
             points = landmarks(face.image, Box(left=left, top=top, right=right, bottom=bottom))
         self.areas = changed_areas(row.regions, self.mask, points)
+        if self.mask is None and points is not None:
+            self.mask, self.source = regions_mask(row.regions, points, (size, size)), "regions"
 
 
 def _mask(path: Path, row: Row, photo: np.ndarray, face: Face, size: int) -> np.ndarray:
@@ -206,7 +214,7 @@ def explained(job: Job, sha256: str, found: Explanation, truth: _Truth, embedded
         says=found.label, answers=len(found.answers), unread=len(found.answers) - len(read),
         contradicting=sum(bool(a.flags) for a in read), flags=chosen.flags if chosen else [],
         description=chosen.description if chosen else "", reasoning=reasoning,
-        sentences={part: dict(of) for part, of in counts.items()}, heat=heat,
+        sentences={part: dict(of) for part, of in counts.items()}, heat=heat, heat_truth=truth.source if heat else None,
         areas=_areas(reasoning, areas) if areas else None,
         people=_people(job, found, reasoning, embedded) if job.said and embedded and reasoning else None,
     )  # fmt: skip
@@ -231,4 +239,5 @@ def _people(job: Job, found: Explanation, reasoning: str, embedded: Embedded) ->
 def settings_of(recipe: BenchRecipe | None, people: Path | None, limit: int | None) -> dict[str, Any]:
     """What names a run beside its photos and detector."""
     plain = None if recipe is None else recipe.model_dump(mode="json", exclude={"robustness", "attributes"})
-    return json.loads(json.dumps({"recipe": plain, "people": people is not None, "limit": limit}))
+    told = {"recipe": plain, "people": people is not None, "limit": limit, "heat": get_args(HeatTruth)}
+    return json.loads(json.dumps(told))

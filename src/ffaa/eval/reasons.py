@@ -14,7 +14,7 @@ from ffaa.data.stats import Table
 from ffaa.eval.benchmark import BenchRecipe, sample_hash
 from ffaa.eval.bootstrap import RESAMPLES, Estimate, estimate, weights
 from ffaa.eval.detectors import About, Detector
-from ffaa.eval.explain import Areas, Explained
+from ffaa.eval.explain import Areas, Explained, HeatTruth
 from ffaa.eval.likeness import Likeness
 from ffaa.eval.localise import HeatScore, Overlap
 from ffaa.eval.result import Bootstrap
@@ -61,7 +61,8 @@ class PeopleFigures(Record):
 class DetectorFigures(Record):
     """Of one detector. unread: share of answers that could not be read; contradicting: of the others, the share that
     contradicts its own result; of chosen answers: chosen_contradicting. sentences: part -> support -> count; supported:
-    among supported and contradicted ones. heat: 'forged, called fake', 'all forged'; only of photos with a mask."""
+    among supported and contradicted ones. heat: 'forged, called fake', 'all forged'; only of photos with a mask.
+    region_heat: the same of photos without one, against the places of the regions that the manifest names."""
 
     photos: int
     unread: Estimate
@@ -71,6 +72,7 @@ class DetectorFigures(Record):
     supported: Estimate
     not_measurable: Estimate
     heat: dict[str, HeatFigures]
+    region_heat: dict[str, HeatFigures] = Field(default_factory=dict)
     areas: AreaFigures
     people: PeopleFigures
 
@@ -139,6 +141,11 @@ def summarise(found: Sequence[Explained], count: int = RESAMPLES, seed: int = 0)
         figures["chance_iou"] = mean(of, lambda one: scored(one).chance_iou)
         return HeatFigures(photos=len(of), flat=sum(scored(one).flat for one in of), figures=figures)
 
+    def heats(truth: HeatTruth) -> dict[str, HeatFigures]:
+        forged = [one for one in found if one.heat is not None and one.heat_truth == truth]
+        caught = [one for one in forged if one.says is Label.FAKE]
+        return {name: heat(of) for name, of in (("forged, called fake", caught), ("all forged", forged)) if of}
+
     def areas(of: Sequence[Explained], which: Callable[[Explained], Areas | None]) -> AreaFigures:
         of = [one for one in of if which(one) is not None]
 
@@ -170,8 +177,6 @@ def summarise(found: Sequence[Explained], count: int = RESAMPLES, seed: int = 0)
             for support, number in counts.items():
                 sentences.setdefault(part, dict.fromkeys((s.value for s in Support), 0))[support] += number
     judged = (Support.SUPPORTED, Support.CONTRADICTED)
-    masked = [one for one in found if one.heat is not None]
-    caught = [one for one in masked if one.says is Label.FAKE]
     met = [one for one in found if one.people is not None]
     chosen = [one for one in found if one.says is not None]
     return DetectorFigures(
@@ -182,7 +187,8 @@ def summarise(found: Sequence[Explained], count: int = RESAMPLES, seed: int = 0)
         sentences=sentences,
         supported=ratio(found, lambda one: told(one, Support.SUPPORTED), lambda one: told(one, *judged)),
         not_measurable=ratio(found, lambda one: told(one, Support.NOT_MEASURABLE), lambda one: told(one, *Support)),
-        heat={name: heat(of) for name, of in (("forged, called fake", caught), ("all forged", masked)) if of},
+        heat=heats("mask"),
+        region_heat=heats("regions"),
         areas=areas(found, lambda one: one.areas),
         people=PeopleFigures(
             photos=len(met),
@@ -200,8 +206,9 @@ def lines(found: ExplainResult) -> list[tuple[str, str, str, int, Estimate]]:
         plain = {"unread": of.unread, "contradicting": of.contradicting, "supported": of.supported,
                  "chosen contradicting": of.chosen_contradicting, "not measurable": of.not_measurable}  # fmt: skip
         out += [(name, "answers", figure, of.photos, value) for figure, value in plain.items()]
-        for which, heat in of.heat.items():
-            out += [(name, f"heatmap, {which}", figure, heat.photos, value) for figure, value in heat.figures.items()]
+        for start, heats in (("heatmap", of.heat), ("heatmap by regions", of.region_heat)):
+            for which, heat in heats.items():
+                out += [(name, f"{start}, {which}", figure, heat.photos, e) for figure, e in heat.figures.items()]
         for which, areas in (("areas, changed", of.areas), ("areas, doubted by people", of.people.areas)):
             named = {"precision": areas.precision, "recall": areas.recall, "chance precision": areas.chance}
             out += [(name, which, figure, areas.photos, value) for figure, value in named.items() if areas.photos]
@@ -229,10 +236,14 @@ def _count(photos: int) -> str:
 
 _FEW = f"(!) fewer than {FEW} photos: read nothing into such a line, its interval may be far too narrow."
 _TITLES: tuple[tuple[str, str, list[str]], ...] = (
-    ("Heatmaps against masks", "heatmap", [
+    ("Heatmaps against masks", "heatmap,", [
         "hit: the highest pixel lies in the mask; iou: of the mask and as many highest pixels; energy: share of the "
         "map in the mask. middle_: the same of a map that only looks at the middle of the crop; chance_area: what "
         "chance gives for hit and energy, chance_iou for iou. A heatmap no better than the middle has found nothing."]),
+    ("Heatmaps against named regions", "heatmap by regions,", [
+        "The same for photos without a mask whose changed regions are named: their outlines on the face mesh, enlarged "
+        "by a twelfth of the face's size, stand for the mask. It is rougher than a mask: what was pasted may be larger "
+        "or smaller. Not with photos of which one eye or brow is named without the other."]),
     ("Areas named", "areas", [
         "Of forged photos called fake: eyes, brows, nose, mouth and skin that the reasoning names (without sentences "
         "that deny) against those that were changed, or that most people doubt. chance precision: naming at random."]),

@@ -1,17 +1,19 @@
-"""Grad-CAM of MIDS: which patches speak for an answer (Fig. 7)."""
+"""Heatmaps of MIDS: which places of the face speak for an answer (Fig. 7)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import torch
-from captum.attr import LayerGradCam
-from torch import Tensor
+from captum.attr import LayerGradCam, LayerGradientXActivation
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ffaa.errors import UsageError
+from ffaa.mids.encoder import fine_stage
 from ffaa.mids.label import claimed_class
 from ffaa.mids.model import MIDS
 from ffaa.types import Label
@@ -25,42 +27,61 @@ def heatmap(
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
 ) -> np.ndarray:
-    """Where the image supports the answer: Grad-CAM of the class in which the answer is right (0 real, 3 fake).
+    """Where the image supports the answer: what speaks for the class in which the answer is right (0 real, 3 fake).
 
     mids: in eval mode; its weights may be frozen. pixel_values (3, H, W) as for MIDS. answer: what the answer says.
     size: side of the face image. input_ids, attention_mask (T,): the answer's text; without them the text branch is
     left out (see `MIDS.classify`).
-    Computed on the patches of both projected visual layers, each scaled to a maximum of 1, then summed.
-    Returns float32 (size, size) in [0, 1]; all zero when no patch speaks for the class.
+    On nano's tower: gradient times activation at its 14 x 14 stage. On a transformer, as the paper: Grad-CAM on the
+    patches of both projected visual layers, each scaled to a maximum of 1, then summed. Only what speaks for the class
+    is shown, not what speaks against it.
+    Returns float32 (size, size) in [0, 1]; all zero when no place speaks for the class.
     Raises UsageError when the patches are not a square grid.
     """
+    target = claimed_class(answer)
     # The caller may be in no_grad or inference mode; clones made here are ordinary tensors again.
     with torch.inference_mode(False), torch.enable_grad():
-        with torch.no_grad():
-            last, previous = mids.encode_image(pixel_values[None].clone())
-            text, mask = None, None
-            if input_ids is not None:
-                mask = torch.ones_like(input_ids)[None] if attention_mask is None else attention_mask[None].clone()
-                text = mids.encode_text(input_ids[None].clone(), mask)
-        # Grad is asked for here, so that a graph exists even though every weight may be frozen.
-        features = (last.detach().requires_grad_(), previous.detach().requires_grad_())
+        pixels, text, mask = pixel_values[None].clone(), None, None
+        if input_ids is not None:
+            mask = torch.ones_like(input_ids)[None] if attention_mask is None else attention_mask[None].clone()
+            text = mids.encode_text(input_ids[None].clone(), mask)
 
         def logits(last: Tensor, previous: Tensor) -> Tensor:
-            return mids.classify(text, mask, mids.project((last, previous)))
+            several = [None if one is None else one.expand(len(last), *one.shape[1:]) for one in (text, mask)]
+            return mids.classify(several[0], several[1], mids.project((last, previous)))
 
-        target = claimed_class(answer)
-        maps = [
-            LayerGradCam(logits, layer).attribute(features, target=target, relu_attributions=True).detach()
-            for layer in (mids.patches1, mids.patches2)
-        ]
+        stage = fine_stage(mids.image_encoder)
+        if stage is not None:
+            grid = _of_stage(lambda given: logits(*mids.encode_image(given)), stage, pixels, target)
+        else:
+            grid = _of_patches(mids, logits, pixels, target)
+    large = functional.interpolate(grid.float(), (size, size), mode="bilinear", align_corners=False)
+    return _unit(large)[0, 0].clamp(0, 1).cpu().numpy()
+
+
+def _of_stage(logits: Callable[[Tensor], Tensor], stage: nn.Module, pixels: Tensor, target: int) -> Tensor:
+    """Gradient times activation, summed over channels: (1, 1, h, w), what speaks for the class; the rest is 0."""
+    # The image twice: on a batch of one, torch 2.13's backward of BatchNorm in eval mode misreads a gradient that lies
+    # channels last, as that of a mean over cells does. Grad is asked for, so that a graph exists over frozen weights.
+    twice = pixels.repeat(2, 1, 1, 1).requires_grad_()
+    found: Tensor = LayerGradientXActivation(logits, stage).attribute(twice, target=target)
+    return found[:1].detach().sum(1, keepdim=True).clamp(min=0)
+
+
+def _of_patches(mids: MIDS, logits: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, target: int) -> Tensor:
+    """Grad-CAM of both projected layers: (1, 1, h, w)."""
+    with torch.no_grad():
+        last, previous = mids.encode_image(pixels)
+    features = (last.detach().requires_grad_(), previous.detach().requires_grad_())  # weights may be frozen
+    maps = [
+        LayerGradCam(logits, layer).attribute(features, target=target, relu_attributions=True).detach()
+        for layer in (mids.patches1, mids.patches2)
+    ]
     grid = _unit(maps[0]) + _unit(maps[1])  # (1, 1, P)
     side = math.isqrt(grid.shape[-1])
     if side * side != grid.shape[-1]:
         raise UsageError(f"{grid.shape[-1]} patches are not a square grid; a heatmap needs a square image")
-    large = functional.interpolate(
-        grid.float().view(1, 1, side, side), (size, size), mode="bilinear", align_corners=False
-    )
-    return _unit(large)[0, 0].clamp(0, 1).cpu().numpy()
+    return grid.view(1, 1, side, side)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:

@@ -12,6 +12,7 @@ from ffaa.errors import UsageError
 from ffaa.mllm.tower import GRID, RESIDUAL, STAGES, STEM, ForensicVisionModel
 
 Unfreeze = int | Literal["all"]
+_FINE = 4  # of STAGES: the last one in front of the last halving
 _ABOVE_TOWER = ("head.", "previous_", "last_")
 
 
@@ -27,6 +28,12 @@ def blocks(encoder: nn.Module) -> nn.ModuleList:
         if isinstance(found, nn.ModuleList):
             return found
     return nn.ModuleList()
+
+
+def fine_stage(encoder: nn.Module) -> nn.Module | None:
+    """The stage of nano's tower that gives its last map finer than its patches: (B, 112, 14, 14) beside 7 x 7. None for
+    a transformer, whose blocks all have the patches' own grid."""
+    return encoder.stages[_FINE] if isinstance(encoder, ForensicVisionModel) else None
 
 
 def trained_names(encoder: nn.Module, unfreeze: Unfreeze) -> frozenset[str]:

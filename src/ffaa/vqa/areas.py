@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 
-from ffaa.data.landmarks import PARTS, region_mask
+from ffaa.data.landmarks import PARTS, face_size, region_mask
 from ffaa.types import Label
 from ffaa.vqa.claims import MASK_SHARE, NEGATION
 from ffaa.vqa.ddvqa import HumanRecord
@@ -22,6 +23,8 @@ AREAS: dict[str, str] = {
     "skin": r"skin|cheeks?|forehead|chin|complexion|pores?|wrinkles?",
 }
 _NAMED = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, words in AREAS.items()}
+# A pasted eye or mouth reaches beyond the outline of the mesh: share of the face's size that is added all around.
+AROUND = 1 / 12
 _PEOPLE = {"eyes": "eyes", "eyebrows": "brows", "nose": "nose", "mouth": "mouth", "skin": "skin"}
 
 
@@ -49,6 +52,26 @@ def changed_areas(regions: Iterable[str], mask: np.ndarray | None, points: np.nd
     parts = {name: region_mask(points, name, mask.shape) for name in (*PARTS, "skin")}
     shares = {name: float((part * (mask > 0.5)).sum() / max(part.sum(), 1)) for name, part in parts.items()}
     return set().union(*(area_of(name) for name, share in shares.items() if share > MASK_SHARE))
+
+
+def regions_mask(regions: Iterable[str], points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Where a manifest's regions lie: their outlines on the mesh, enlarged by `AROUND`; float32 (H, W), 0 or 1.
+
+    points: (468, 3) in pixels of the image, whose shape is (H, W). None where no region is named, where they are the
+    whole face, and where one eye or brow is named without the other: collections differ in whose left they mean.
+    """
+    names = {region.replace(" ", "_") for region in regions}
+    sided = any(len(names & set(pair)) == 1 for pair in (PARTS[:2], PARTS[2:4]))
+    changed: set[str] = set().union(*map(area_of, names))
+    if not changed or changed == set(AREAS) or sided:
+        return None
+    mask: np.ndarray = np.zeros(shape[:2], np.float32)
+    for part in PARTS:
+        if area_of(part) <= changed:
+            mask = np.maximum(mask, region_mask(points, part, shape))
+    reach = round(AROUND * face_size(points))
+    mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    return np.maximum(mask, region_mask(points, "skin", shape)) if "skin" in changed else mask
 
 
 def doubted_areas(record: HumanRecord) -> set[str]:

@@ -40,6 +40,7 @@ from ffaa.errors import FFAAError, InputError, UsageError
 from ffaa.eval import bootstrap
 from ffaa.eval.benchmark import load_bench, sample, sample_hash
 from ffaa.eval.detectors import Judgement, Says
+from ffaa.eval.evaluation import grid
 from ffaa.eval.figures import ALL, photos, resampled, summarise
 from ffaa.eval.result import Photos
 from ffaa.eval.run import outcome_of, versions
@@ -217,6 +218,26 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The rows as a GitHub table, best on ALL first."""
+
+    def spread(of: Mapping[str, Any], figure: str) -> str:
+        low, high = of[f"{figure}_interval"]
+        return f"{of[figure]:.3f} [{low:.3f}, {high:.3f}]"
+
+    head = ["encoder", "parameters", "features", "images/s", "in domain: ACC", "AUC", "ALL: ACC", "AUC", "sACC"]
+    head += [f"AUC - {START}'s"]
+    body = []
+    for name, row in sorted(found.items(), key=lambda item: -item[1][ALL]["auc"]):
+        over = row.get(f"auc_over_{START}")
+        own = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "-"
+        figures = [spread(row[pool], figure) for pool in ("in domain", ALL) for figure in ("acc", "auc")]
+        gap = f"{over['difference']:+.3f} [{over['low']:.3f}, {over['high']:.3f}]" if over else "-"
+        speed = str(row.get("images_per_second", "-"))
+        body.append([name, own, str(row["features"]), speed, *figures, f"{row['sacc']['value']:.3f}", gap])
+    return grid(head, body)
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(v) for key, v in value.items()}
@@ -245,13 +266,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.out and not options.out.parent.is_dir():
             raise UsageError(f"{options.out.parent}: no such folder; make it, or give another --out")
         with threadpool_limits(1):
-            text = json.dumps(run(options), indent=1)
+            report = run(options)
+        print(table(report["rows"]))
         if options.out:
             part = options.out.with_suffix(".part")
-            part.write_text(text + "\n", encoding="utf-8")
+            part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             part.replace(options.out)
-        else:
-            print(text)
     except FFAAError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -124,7 +124,7 @@ def test_the_probe_finds_what_is_there_whatever_its_scale(encoders):
     np.testing.assert_allclose(scaled.predict_proba(x * scale), model.predict_proba(x), atol=1e-3)
 
 
-def test_the_whole_run(encoders, frozen, faces, no_files, monkeypatch, tmp_path):
+def test_the_whole_run(encoders, frozen, faces, no_files, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(encoders.ENCODERS, "lite0", lambda options, crops: colours(frozen=frozen)[0])
     manifest.write(tmp_path / "manifest.parquet", faces)
     out = tmp_path / "found.json"
@@ -138,6 +138,9 @@ def test_the_whole_run(encoders, frozen, faces, no_files, monkeypatch, tmp_path)
     assert (known["ALL"]["real"], known["in domain"]["fake"], known["X"]["fake"]) == (20, 10, 10)
     assert start["ALL"]["auc_interval"][0] < start["ALL"]["auc"] < 0.7
     assert known["auc_over_lite0"]["low"] > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| file statistics", "| lite0"]
+    assert "1.000 [1.000, 1.000]" in lines[2]
     accuracies = [start[name]["acc"] for name in ("X", "Y", "in domain")]
     assert start["sacc"]["value"] == pytest.approx(np.std(accuracies), abs=1e-4)
 

@@ -190,7 +190,7 @@ def age(options: argparse.Namespace, faces: Faces) -> Encoder:
 
     count = sum(int(np.prod(t.dims)) for t in model.graph.initializer)
     about = "age network (ResNet-10 of dlib-models), 64 px: pooled last layer"
-    return Encoder(embed, sha256(file), {"age": View(about, np.arange(512), count)})
+    return Encoder(embed, sha256(file), {"age": View(about, np.arange(256), count)})
 
 
 ENCODERS: dict[str, Callable[[argparse.Namespace, Faces], Encoder]] = {

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ffaa.errors import UsageError, WeightsError
 from ffaa.evidence.examine import MEASURES, examine_face
 from ffaa.mids.decide import decide, difficulty
 from ffaa.mllm.answer import format_answer, parse_answer
-from ffaa.types import Analysis, Answer, Failure, ForgeryType, Label, Role, Support, Verdict
+from ffaa.types import Analysis, Answer, Difficulty, Evidence, Failure, ForgeryType, Label, Role, Support, Verdict
 from ffaa.vqa.sentences import read_items, says, wordings
 
 BLANK = np.full((200, 260, 3), 128, np.uint8)
@@ -289,6 +290,21 @@ def test_whole_image(tiny_assistant, tiny_crops):
     (found,) = tiny_assistant.analyze_many([BLANK], whole_image=True)
     assert len(found) == 1
     assert found.message == ""
+
+
+@pytest.mark.parametrize("says", Label)
+@pytest.mark.parametrize(("crispness", "told"), [(-1.45, True), (-1.35, False), (None, False)])
+def test_a_face_without_fine_detail_is_told_where_the_verdict_is_fake(one, says, crispness, told):
+    (v,) = one
+    face, decision = SimpleNamespace(box=v.box, crop=v.crop), SimpleNamespace(match_score=0.9)
+    kind = ForgeryType.REAL if says is Label.REAL else ForgeryType.IDENTITY_EXCHANGE
+    chosen = parse_answer(format_answer("A face.", "Its skin.", says, 0.8, kind), Role.ANCHOR, "?")
+    known = [] if crispness is None else [
+        Evidence(name="crispness", value=crispness, unit="log2 ratio", region="face", method="", word="interpolated")
+    ]  # fmt: skip
+    judged = module.Judged(v.answers, known, [], None, Difficulty.EASY)
+    found = module._cautions(face, chosen, judged, decision, SimpleNamespace(cautions=[]))
+    assert any("lacks fine detail" in caution for caution in found) == (told and says is Label.FAKE)
 
 
 def test_cautions(tiny_assistant, one, hopper, monkeypatch):

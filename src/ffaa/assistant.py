@@ -333,9 +333,7 @@ def _cautions(face: Face, chosen: Answer, judged: Judged, decision: Decision, en
     if face.box.width < SMALL_FACE:
         found.append(f"the face is only {face.box.width} px wide; traces of forgery may be lost at this size")
     if chosen.result is Label.FAKE and _blurred(judged.evidence):
-        found.append(
-            "the face lacks fine detail (blurred or enlarged); such real faces are often called fake"
-        )
+        found.append("the face lacks fine detail (blurred or enlarged); such real faces are often called fake")
     if face.crop.whole_image:
         found.append("the whole image was taken as a face crop; no face detector checked it")
     unread = sum(isinstance(a, UnparsedAnswer) for a in judged.answers)

@@ -128,8 +128,8 @@ def tower_random(options: argparse.Namespace, faces: Faces) -> Encoder:
 
 
 def dinov2(options: argparse.Namespace, faces: Faces) -> Encoder:
-    onnx, runtime = _onnx()
     file = _file(options, "dinov2")
+    onnx, runtime = _onnx()
     graph = onnx.load(str(file))
     tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.graph.initializer}
     products = [(node.name, node.input[1]) for node in graph.graph.node if node.op_type == "MatMul"]
@@ -176,8 +176,8 @@ def _first(out: Any) -> Tensor:
 
 
 def age(options: argparse.Namespace, faces: Faces) -> Encoder:
-    onnx, runtime = _onnx()
     file = _file(options, "age")
+    onnx, runtime = _onnx()
     model = onnx.load(str(file))
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info("layer_1_flatten"))
     session = _session(runtime, model.SerializeToString())

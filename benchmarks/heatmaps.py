@@ -44,7 +44,7 @@ def main() -> None:
     scored = []
     for i in np.random.default_rng(0).permutation(len(rows)):
         photo, face, _ = photo_and_face(args.set, rows[i], engine.image_size)
-        truth = explain._Truth(explain.Job(args.set, rows[i]), photo, face)
+        truth = explain.Truth(explain.Job(args.set, rows[i]), photo, face)
         if truth.mask is None:
             continue
         heat = heatmap(engine.mids, engine.pixels(face.image)[0], Label.FAKE, engine.image_size)

@@ -123,7 +123,7 @@ def test_the_mask_lies_where_the_photo_was_changed(forged):
             if job.row.method != "replace":
                 continue
             photo, face, _ = module.photo_and_face(data, job.row, 224)
-            truth = module._Truth(job, photo, face)
+            truth = module.Truth(job, photo, face)
             reference = _reference(job, data, face, forged)
             gap = np.abs(face.image.astype(int) - reference).sum(2)
             inside, outside = gap[truth.mask > 0.5].mean(), gap[truth.mask < 0.01].mean()
@@ -147,9 +147,9 @@ def test_named_regions_stand_for_a_mask(forged, tmp_path):
     masked = {job.row.path: job for job in jobs(recipe, forged, None, None)}
     for job in jobs(recipe, data, None, None):
         photo, face, _ = module.photo_and_face(data, job.row, 224)
-        true = module._Truth(masked[job.row.path], photo, face)
+        true = module.Truth(masked[job.row.path], photo, face)
         assert true.source == "mask"
-        found = module._Truth(job, photo, face)
+        found = module.Truth(job, photo, face)
         assert found.areas == changed_areas(job.row.regions, None, None)
         record = explained(job, "0" * 64, Talker().explain(face), found, None)
         assert (record.heat is None) == (found.mask is None)

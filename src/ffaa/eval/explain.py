@@ -153,7 +153,7 @@ def run(
         if not waiting:
             continue
         photo, face, sha256 = photo_and_face(job.root, job.row, size)
-        truth = _Truth(job, photo, face)
+        truth = Truth(job, photo, face)
         for one in waiting:
             record = explained(job, sha256, one.explain(face), truth, embedded)
             done[one.name].append(record)
@@ -164,7 +164,7 @@ def run(
     return done
 
 
-class _Truth:
+class Truth:
     """Of a photo: mask float32 (S, S) in [0, 1] over the face crop, where it comes from, and the changed areas; None
     where not known."""
 
@@ -196,7 +196,7 @@ def _mask(path: Path, row: Row, photo: np.ndarray, face: Face, size: int) -> np.
     return resize_square(mask, size).astype(np.float32) / 255
 
 
-def explained(job: Job, sha256: str, found: Explanation, truth: _Truth, embedded: Embedded | None) -> Explained:
+def explained(job: Job, sha256: str, found: Explanation, truth: Truth, embedded: Embedded | None) -> Explained:
     """The record of one explanation."""
     row, chosen = job.row, found.chosen
     reasoning = chosen.reasoning if chosen else ""

@@ -48,7 +48,7 @@ class Encoded(NamedTuple):
 @dataclass
 class Engine:
     """Everything that runs on a face image. `shared`: MLLM and MIDS use one trunk, which runs once per face
-    unless MIDS has trained blocks of it."""
+    unless MIDS has eyes of its own: trained blocks of it, or a second trunk. own_heads: on that one."""
 
     name: str
     mllm: Mllm
@@ -60,6 +60,7 @@ class Engine:
     device: torch.device
     hashes: dict[str, str]
     heads: TowerHeads | None = None
+    own_heads: TowerHeads | None = None
     cautions: list[str] = field(default_factory=list)
 
     def pixels(self, image: np.ndarray) -> Tensor:
@@ -74,12 +75,22 @@ class Engine:
         layers = self.mids.encode_image(pixels)
         if self.shared:
             previous, last = layers[::-1]
-            if self.mids.config.unfreeze:  # then MIDS sees through blocks of its own, the language model does not
+            config = self.mids.config
+            if config.unfreeze or config.own_tower:  # MIDS sees through eyes of its own, the language model does not
                 previous, last = self.mllm.model.model.vision_tower(pixels).hidden_states
             words = {} if self.heads is None else self.heads.words((previous.cpu(), last.cpu()))
             return Encoded(self.mllm.project(last), layers, words)
         dtype = self.mllm.model.dtype
         return Encoded(self.mllm.image_features(pixels.to(dtype)), layers, {})
+
+    @torch.inference_mode()
+    def towers_score(self, layers: tuple[Tensor, Tensor]) -> float | None:
+        """What the linear heads of the two towers that MIDS looks through say of `Encoded.layers`: a forgery score in
+        [0, 1]; None where it has one tower alone."""
+        if self.heads is None or self.own_heads is None:
+            return None
+        pair: Any = self.mids.image_encoder
+        return pair.forgery_score((layers[1].cpu(), layers[0].cpu()), self.heads, self.own_heads)[0]
 
     @torch.inference_mode()
     def probabilities(
@@ -127,4 +138,5 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         device=device,
         hashes={**config.files, f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors")},
         heads=None if folder.heads is None else load_heads(folder.heads),
+        own_heads=None if folder.own_heads is None else load_heads(folder.own_heads),
     )

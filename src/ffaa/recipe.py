@@ -77,6 +77,9 @@ class Recipe(BaseModel):
     conversation_limit: int | None = Field(None, ge=1, description="a nano learns from at most so many, a seeded draw")
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
+    mids_tower: TowerArgs | None = Field(
+        None, description="a nano's MIDS looks through a second tower too, trained with these settings"
+    )
     evaluate: Path | None = Field(
         None, description="a benchmark recipe, relative to this file, that `ffaa train all` ends with"
     )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
+from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ffaa import __version__, weights
@@ -29,8 +30,9 @@ from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids import encoders
 from ffaa.mids.images import CropImages, Crops, Images, Stored
 from ffaa.mids.llava import LlavaSet
+from ffaa.mids.pair import TowerPair
 from ffaa.mids.report import report, table
-from ffaa.mids.start import start_from_heads
+from ffaa.mids.start import side_by_side, start_from_heads
 from ffaa.mids.train import STATE, TEXTS, train_mids
 from ffaa.mllm import features, nano
 from ffaa.mllm.adapter import CARD, AdapterCard, save_adapter, weight_files
@@ -104,24 +106,35 @@ class Stages:
         self.faces()
         recipe, file = self.recipe, "tower.safetensors"
 
-        def work(args: TowerArgs, out: Path) -> None:
-            part = weights.part_folder("efficientnet-lite0")
-            state = torch.load(next(part.rglob("*.pth")), weights_only=True)
-            train_tower(args, self.rows, self._root, out, state, recipe.data.held, recipe.seed)
-
-        def inputs(args: TowerArgs) -> dict[str, Any]:
-            return self._inputs("faces.parquet", tower=args, held=recipe.data.held)
-
         if not recipe.more_towers:
-            one = partial(work, recipe.tower, self.folder)
-            self.run.stage("tower", inputs(recipe.tower), [file], one, ["tower.state.pt"])
+            one = partial(self._train_tower, recipe.tower, self.folder)
+            self.run.stage("tower", self._tower_inputs(recipe.tower), [file], one, ["tower.state.pt"])
             return
-        parts = {f"tower-{i}": args for i, args in enumerate([recipe.tower, *recipe.more_towers])}
-        for name, args in parts.items():
-            self.run.stage(name, inputs(args), [f"{name}/{file}"], partial(work, args, self.folder / name), [name])
-        files = [f"{name}/{file}" for name in parts]
+        files = [self._tower_apart(f"tower-{i}", args) for i, args in enumerate([recipe.tower, *recipe.more_towers])]
         mean = partial(average_towers, [self.folder / name for name in files], self.folder / file)
         self.run.stage("tower", self._inputs(*files), [file], mean)
+
+    def mids_tower(self) -> str | None:
+        """Train the tower that MIDS has beside the MLLM's, where the recipe has one; returns its file in the folder."""
+        if self.recipe.mids_tower is None:
+            return None
+        self.faces()
+        return self._tower_apart("tower-mids", self.recipe.mids_tower)
+
+    def _tower_apart(self, name: str, args: TowerArgs) -> str:
+        """A tower in a folder of its own; returns its file in the run's folder."""
+        file = f"{name}/tower.safetensors"
+        work = partial(self._train_tower, args, self.folder / name)
+        self.run.stage(name, self._tower_inputs(args), [file], work, [name])
+        return file
+
+    def _tower_inputs(self, args: TowerArgs) -> dict[str, Any]:
+        return self._inputs("faces.parquet", tower=args, held=self.recipe.data.held)
+
+    def _train_tower(self, args: TowerArgs, out: Path) -> None:
+        part = weights.part_folder("efficientnet-lite0")
+        state = torch.load(next(part.rglob("*.pth")), weights_only=True)
+        train_tower(args, self.rows, self._root, out, state, self.recipe.data.held, self.recipe.seed)
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""
@@ -286,27 +299,30 @@ class Stages:
     def mids(self) -> None:
         """Train MIDS on the mined answers; of a recipe with a base on those that `ffaa mine` left."""
         args, llava, seed = self.recipe.mids, self._llava(), self.recipe.seed
-        if args.from_heads and llava is not None:
-            raise UsageError("mids.from_heads is for a nano; a recipe with a base has no heads to start from")
+        if (args.from_heads or self.recipe.mids_tower) and llava is not None:
+            raise UsageError("mids.from_heads and mids_tower are for a nano; a recipe with a base has no towers")
         if llava is None:
             self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
             raise InputError(f"{self.folder / missing[0]}: no such file; run `ffaa mine` first")
         out = self.folder / "mids.safetensors"
         kept = {name: self.folder / f"mids-{name}-images.npy" for name in MINED}
-        eyes = ["tower.safetensors"] if llava is None else []
+        own = self.mids_tower()
+        eyes = ([] if llava else ["tower.safetensors"]) + ([own] if own else [])
         inputs = self._inputs(*MINED.values(), *eyes, mids=args)
 
         def work() -> None:
             text = encoders.text_encoder(args.text_encoder or (TEXT_PART if llava is None else "t5-base"))
-            image = encoders.clip_encoder(args.image_encoder or "clip-vit-l14-336") if llava else self._tower_encoder()
+            image = (
+                encoders.clip_encoder(args.image_encoder or "clip-vit-l14-336") if llava else self._tower_encoder(own)
+            )
             model, tokens = encoders.fresh(args, text, image, TEXT_MAX_TOKENS, seed)
             sets = {}
             for name, file in MINED.items():
                 found = list(read_jsonl(self.folder / file, Mined))
                 variants = args.variants if args.augment and name == "mine" else None
                 images: Images
-                if llava is None and variants is None and not args.unfreeze:
+                if llava is None and own is None and variants is None and not args.unfreeze:
                     images = Stored(features.load(self.folder, name)[0])
                 else:
                     crops = llava.crops(name, image) if llava else self._tower_crops(name)
@@ -314,10 +330,10 @@ class Stages:
                     images = CropImages(model, crops, [m.row for m in found], variants, seed, kept[name], key)
                 sets[name] = (images, found)
             if args.from_heads:
-                _, heads = load_tower(self.folder / "tower.safetensors")
+                last, previous = self._heads(own)
                 images, found = sets["mine"]
                 few = images([m.row for m in found[:SCALED_BY]], 0)
-                start_from_heads(model, heads.last, heads.previous, few)
+                start_from_heads(model, last, previous, few)
             figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder, self._texts)
             mids_checkpoint.save(model.half(), out)
             mids_checkpoint.save_card(
@@ -335,11 +351,21 @@ class Stages:
         unfinished = [STATE, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
         self.run.stage("mids", inputs, [out.name, "mids.json", "mids.card.json"], work, [*unfinished, TEXTS])
 
-    def _tower_encoder(self) -> encoders.Encoder:
+    def _tower_encoder(self, own: str | None = None) -> encoders.Encoder:
         if self.recipe.mids.image_encoder:
             raise UsageError("mids.image_encoder is for a recipe with a base; nano's MIDS sees through nano's tower")
-        file = self.folder / "tower.safetensors"
-        return encoders.Encoder(load_tower(file)[0], file.parent, f"{file.name} {weights.sha256(file)}")
+        names = ["tower.safetensors", *([own] if own else [])]
+        towers = [load_tower(self.folder / name)[0] for name in names]
+        about = " ".join(f"{name} {weights.sha256(self.folder / name)}" for name in names)
+        return encoders.Encoder(TowerPair(*towers).eval() if own else towers[0], self.folder, about)
+
+    def _heads(self, own: str | None) -> tuple[nn.Linear, nn.Linear]:
+        """The linear heads (last, previous) on what MIDS sees."""
+        shared = load_tower(self.folder / "tower.safetensors")[1]
+        if own is None:
+            return shared.last, shared.previous
+        other = load_tower(self.folder / own)[1]
+        return side_by_side(shared.last, other.last), side_by_side(shared.previous, other.previous)
 
     def _tower_crops(self, name: str) -> Crops:
         """The crops that `features` saw, and the answers are about."""
@@ -359,12 +385,17 @@ class Stages:
         for file in (self.folder / "mllm").iterdir():
             shutil.copyfile(file, out / "mllm" / file.name)
         shutil.copyfile(self.folder / "mids.safetensors", out / "mids.safetensors")
-        _, heads = load_tower(self.folder / "tower.safetensors")
-        save_file({k: v.half() for k, v in heads.state_dict().items()}, out / "heads.safetensors")
+        heads = {"heads.safetensors": "tower.safetensors"}
+        if own := self.mids_tower():
+            heads["own-heads.safetensors"] = own
+        for name, tower in heads.items():
+            state = load_tower(self.folder / tower)[1].state_dict()
+            save_file({k: v.half() for k, v in state.items()}, out / name)
         figures = json.loads((self.folder / "mids.json").read_text())
         card = weights.ModelConfig(
             name=self.recipe.name, template=self.template.name, image_size=224, constrained=True,
-            heads="heads.safetensors", text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
+            heads="heads.safetensors", own_heads="own-heads.safetensors" if own else None,
+            text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
             temperature=figures["temperature"], licence="Apache-2.0",
             card="card.md" if (out / "card.md").exists() else None,
             trained_on=self.trained_on,
@@ -377,7 +408,8 @@ class Stages:
     def trained_on(self) -> list[str]:
         """Datasets that a tower or the teacher has taken anything from."""
         recipe = self.recipe
-        nowhere = set(recipe.teach.without).intersection(*(t.without for t in (recipe.tower, *recipe.more_towers)))
+        towers = [recipe.tower, *recipe.more_towers, *([recipe.mids_tower] if recipe.mids_tower else [])]
+        nowhere = set(recipe.teach.without).intersection(*(t.without for t in towers))
         return sorted({r.dataset for r in self.rows if r.split == "train"} - nowhere)
 
     def _inputs(self, *files: str, **settings: Any) -> dict[str, Any]:

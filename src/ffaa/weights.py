@@ -58,6 +58,7 @@ class ModelConfig(Record):
     )
     mids: RelativePath = "mids.safetensors"
     heads: RelativePath | None = None
+    own_heads: RelativePath | None = Field(default=None, description="heads on a tower of MIDS's own")
     text_encoder: PartRef
     clip: PartRef | None = Field(default=None, description="vision tower that a published checkpoint leaves out")
     text_max_tokens: int = Field(default=256, gt=0)
@@ -177,6 +178,10 @@ class ModelFolder:
     @property
     def heads(self) -> Path | None:
         return None if self.config.heads is None else self.path / self.config.heads
+
+    @property
+    def own_heads(self) -> Path | None:
+        return None if self.config.own_heads is None else self.path / self.config.own_heads
 
     def text_encoder(self) -> Path:
         """The folder of MIDS's text encoder. Raises WeightsError as `part_folder` does."""

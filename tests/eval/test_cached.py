@@ -13,9 +13,9 @@ from ffaa.errors import InputError
 from ffaa.eval import cached
 from ffaa.eval.benchmark import BenchRecipe
 from ffaa.eval.cached import ANSWERS, FEATURES, JUDGEMENTS, RESULT, evaluate, read_evaluation
-from ffaa.eval.detectors import Judgement, Says, majority_says, scored
+from ffaa.eval.detectors import Ffaa, Judgement, Says, majority_says, scored
 from ffaa.eval.evaluation import Evaluation, figures, summarise, table
-from ffaa.eval.run import Outcome, outcome_of
+from ffaa.eval.run import Outcome, face_of, outcome_of
 from ffaa.evidence.examine import examine_face
 from ffaa.mllm import features
 from ffaa.mllm.mine import Mined
@@ -96,6 +96,24 @@ def test_mids_with_blocks_of_its_own_decides_as_the_assistant(tiny_run, run, use
         photo = tiny_run.data / judged.path
         analysis = assistant.analyze(photo) or assistant.analyze(photo, whole_image=True)
         assert judged.says["ffaa"].score == pytest.approx(analysis.verdicts[0].forgery_score, abs=1e-4)
+
+
+def test_mids_with_a_tower_of_its_own_decides_as_the_assistant(tiny_run, run, use_tiny_parts, tmp_path):
+    """And what both towers say with their heads is a row, here and in the benchmark."""
+    from ffaa.assistant import Assistant
+
+    stages = run(mids_tower=tiny_run.recipe.tower.model_copy(update={"lr": 3e-3}))
+    stages.pack(tmp_path / "model")
+    evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
+    found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))
+    detector = Ffaa(Assistant(tmp_path / "model", device="cpu"))
+    assert detector.rows == tuple(f"tiny{part}" for part in ("", "/anchor", "/majority", "/tower", "/towers"))
+    for judged in found[:2]:
+        face, _ = face_of(tiny_run.data, next(r for r in stages.rows if r.path == judged.path), 224)
+        says = detector.judge([face])[0].says
+        for row, own in (("ffaa", ""), ("tower", "/tower"), ("towers", "/towers")):
+            assert judged.says[row].score == pytest.approx(says[f"tiny{own}"].score, abs=1e-4), row
+        assert judged.says["towers"].score != pytest.approx(judged.says["tower"].score, abs=1e-4)
 
 
 def test_without_mids_the_anchor_alone_is_asked_and_judged(run, whole):

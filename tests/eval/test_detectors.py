@@ -35,7 +35,7 @@ class Assistant:
         self.results, self.chosen, self.faces = results, chosen, []
         none, weight = SimpleNamespace(parameters=lambda: []), SimpleNamespace(numel=lambda: 7)
         self.engine = SimpleNamespace(
-            name=name, hashes={"f": "0"}, image_size=32, device="cpu", heads=None, mids=none,
+            name=name, hashes={"f": "0"}, image_size=32, device="cpu", heads=None, own_heads=None, mids=none,
             mllm=SimpleNamespace(model=SimpleNamespace(parameters=lambda: [weight, weight])),
         )  # fmt: skip
 

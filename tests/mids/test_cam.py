@@ -4,8 +4,9 @@ import torch
 
 from ffaa.errors import UsageError
 from ffaa.mids.cam import heatmap, overlay
-from ffaa.mids.encoder import fine_stage
+from ffaa.mids.encoder import fine_stages
 from ffaa.mids.model import MIDS, MIDSConfig
+from ffaa.mids.pair import TowerPair
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
 from ffaa.types import Label
 
@@ -50,19 +51,21 @@ def test_equals_grad_cam_written_out(small, batch):
     np.testing.assert_allclose(heatmap(small, pixels, Label.FAKE, 4, ids, mask), expected, atol=1e-5)
 
 
-@pytest.fixture
-def on_tower(encoders):
-    """A MIDS on a tower like nano's, and (pixels, ids, mask) of one answer."""
+@pytest.fixture(params=[1, 2])
+def on_tower(encoders, request):
+    """A MIDS on a tower like nano's, or on two, and (pixels, ids, mask) of one answer."""
     torch.manual_seed(4)
-    tower = ForensicVisionModel(ForensicVisionConfig(image_size=224, hidden_size=48))
-    for module in tower.modules():
-        if isinstance(module, torch.nn.Conv2d):  # as the tower starts, hardly anything comes through its stages
+    towers = [ForensicVisionModel(ForensicVisionConfig(image_size=224, hidden_size=48)) for _ in range(request.param)]
+    for module in (m for tower in towers for m in tower.modules()):
+        if isinstance(module, torch.nn.Conv2d):  # as a tower starts, hardly anything comes through its stages
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_in")
+    tower = towers[0] if request.param == 1 else TowerPair(*towers)
+    config = MIDSConfig(dim=32, image_dim=48 * request.param, unfreeze=0, own_tower=request.param == 2)
     generator = torch.Generator().manual_seed(5)
     pixels = torch.rand(3, 224, 224, generator=generator) * 2 - 1
     ids = torch.randint(1, 50, (9,), generator=generator)
     return (
-        MIDS(encoders[0], tower, MIDSConfig(dim=32, image_dim=48, unfreeze=0)).eval(),
+        MIDS(encoders[0], tower, config).eval(),
         pixels,
         ids,
         torch.ones_like(ids),
@@ -71,7 +74,8 @@ def on_tower(encoders):
 
 @pytest.mark.parametrize("label", list(Label))
 def test_on_nanos_tower_a_place_counts_as_far_as_the_logit_hangs_on_it(on_tower, label):
-    """The logit of the class is measured with one cell of the 14 x 14 stage made a little stronger, then weaker."""
+    """The logit of the class is measured with one cell of the 14 x 14 stage (of both towers) made a little stronger,
+    then weaker."""
     mids, pixels, ids, mask = on_tower
     with torch.inference_mode():
         found = heatmap(mids, pixels * 1, label, 14, ids, mask)
@@ -85,12 +89,14 @@ def test_on_nanos_tower_a_place_counts_as_far_as_the_logit_hangs_on_it(on_tower,
         scaled[0, 0, y, x] = 1
         return float(logits[0] - logits[1]) / (2 * step)
 
-    handle = fine_stage(mids.image_encoder).register_forward_hook(lambda module, given, out: out * scaled)
+    stages = fine_stages(mids.image_encoder)
+    handles = [stage.register_forward_hook(lambda module, given, out: out * scaled) for stage in stages]
     with torch.no_grad():
         places = [(y, x) for y in range(2, 14, 4) for x in range(2, 14, 4)]
         measured = np.array([slope(y, x) for y, x in places])
         top = slope(*np.unravel_index(found.argmax(), found.shape))
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert top > 0
     np.testing.assert_allclose([found[place] for place in places], np.clip(measured / top, 0, None), atol=0.1)
     np.testing.assert_array_equal(found, heatmap(mids, pixels, label, 14, ids, mask))
@@ -108,7 +114,7 @@ def test_on_the_tower_text_matters_and_no_support_is_all_zero(on_tower):
 
 
 def test_a_transformer_has_no_finer_stage(small):
-    assert fine_stage(small.image_encoder) is None
+    assert fine_stages(small.image_encoder) == []
 
 
 def test_works_frozen_and_without_gradient_mode(small, batch):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.mids.start import start_from_heads
+from ffaa.mids.start import side_by_side, start_from_heads
 
 
 @pytest.fixture
@@ -50,3 +50,9 @@ def test_everything_still_learns(encoders, heads, layers):
         optimizer.step()
     assert trained
     assert [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum()] == []
+
+
+def test_two_heads_side_by_side_say_their_mean(heads):
+    one, two = torch.randn(5, 48), torch.randn(5, 48)
+    both = side_by_side(*heads)(torch.cat([one, two], 1))
+    torch.testing.assert_close(both, (heads[0](one) + heads[1](two)) / 2)

@@ -134,7 +134,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def half_tower(file: Path) -> tuple[ForensicVisionModel, TowerHeads]:
-    """The tower and its heads as a packed model has them: rounded to half precision."""
+    """A tower and its heads as a packed model has them: rounded to half precision."""
     tower, heads = load_tower(file)
     return tower.half().float(), heads.half().float()
 
@@ -146,14 +146,19 @@ def engine_of(stages: Stages) -> Engine:
     mids = checkpoint.load(folder / "mids.safetensors", text.model, mllm.model.model.vision_tower)
     tokens = AnswerTokens(AutoTokenizer.from_pretrained(text.folder), TEXT_MAX_TOKENS, mids.config.masked)
     temperature = json.loads((folder / "mids.json").read_text(encoding="utf-8"))["temperature"]
-    return Engine(stages.recipe.name, mllm, mids, tokens, SIZE, True, temperature, torch.device("cpu"), {})
+    engine = Engine(stages.recipe.name, mllm, mids, tokens, SIZE, True, temperature, torch.device("cpu"), {})
+    if own := stages.mids_tower():
+        files = [folder / name for name in ("tower.safetensors", own)]
+        engine.heads, engine.own_heads = (half_tower(file)[1] for file in files)
+    return engine
 
 
 @torch.inference_mode()
 def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
     """What is decided about every photo from its answers in the folder, in the order of `rows`.
 
-    says: 'ffaa' and 'majority' (with MIDS), 'anchor only', 'tower' (its linear head).
+    says: 'ffaa' and 'majority' (with MIDS), 'anchor only', 'tower' (its linear head), and 'towers' where MIDS has a
+    second one (the mean of both heads' logits).
     """
     array, found = features.load(stages.folder, FEATURES)
     answered = list(read_jsonl(stages.folder / ANSWERS, Mined))
@@ -167,8 +172,11 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
         }
         chosen = anchor
         if engine is not None:
-            own, chosen = _decided(engine, answers, _layers(engine, array[i], stages, row))
+            layers = _layers(engine, array[i], stages, row)
+            own, chosen = _decided(engine, answers, layers)
+            both = engine.towers_score(layers)
             says = {"ffaa": own, **says, "majority": majority_says(m.results)}
+            says |= {} if both is None else {"towers": scored(both)}
         judgement = Judgement(
             says=says, seconds=0.0, results=m.results, difficulty=difficulty(m.results) if engine else None,
             said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
@@ -178,8 +186,8 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
 
 
 def _layers(engine: Engine, kept: np.ndarray, stages: Stages, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-    """MIDS's (last, previous) of a photo: kept ones, or, where it trained blocks of its own, computed from the crop."""
-    if engine.mids.config.unfreeze:
+    """MIDS's (last, previous) of a photo: kept ones, or, where it has eyes of its own, computed from the crop."""
+    if engine.mids.config.unfreeze or engine.mids.config.own_tower:
         image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
         return engine.mids.encode_image(engine.pixels(image))
     previous, last = torch.from_numpy(np.array(kept)).unsqueeze(1)

@@ -95,14 +95,16 @@ class Explainer(Detector, Protocol):
 
 class Ffaa:
     """The assistant. Its rows: NAME (MIDS decides), NAME/anchor (the MLLM alone), NAME/majority (of the three
-    determinations), and NAME/tower where the model has a tower with a linear head."""
+    determinations), NAME/tower where the model has a tower with a linear head, and NAME/towers (the mean of both heads'
+    logits) where MIDS has a second one."""
 
     def __init__(self, assistant: Assistant, name: str = ""):
         self._assistant, engine = assistant, assistant.engine
         self.name = name or engine.name
         parts = ["anchor", "majority"] + ["tower"] * (engine.heads is not None)
+        parts += ["towers"] * (engine.own_heads is not None)
         self.rows = (self.name, *(f"{self.name}/{part}" for part in parts))
-        modules = [engine.mllm.model, engine.mids] + ([] if engine.heads is None else [engine.heads])
+        modules = [engine.mllm.model, engine.mids, *(h for h in (engine.heads, engine.own_heads) if h is not None)]
         sizes = {id(p): p.numel() for module in modules for p in module.parameters()}  # the trunk may be shared
         self._size = engine.image_size
         self.about = About(
@@ -130,7 +132,7 @@ class Ffaa:
             chosen = None if decision is None else judged.answers[decision.chosen_index]
             judgements.append(
                 Judgement(
-                    says=dict(zip(self.rows, says + self._tower(face), strict=True)),
+                    says=dict(zip(self.rows, says + self._towers(face), strict=True)),
                     seconds=seconds,
                     said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
                     difficulty=judged.difficulty,
@@ -151,13 +153,15 @@ class Ffaa:
         return Explanation(chosen.result, judged.answers, chosen, sentences, self._assistant.heat_of(small, chosen))
 
     @torch.inference_mode()
-    def _tower(self, face: Face) -> list[Says]:
+    def _towers(self, face: Face) -> list[Says]:
         engine = self._assistant.engine
         if engine.heads is None:
             return []
-        previous, last = engine.mllm.model.model.vision_tower(engine.pixels(face.image)).hidden_states
+        pixels = engine.pixels(face.image)
+        previous, last = engine.mllm.model.model.vision_tower(pixels).hidden_states
         score = engine.heads.opinion((previous.cpu(), last.cpu()))[0][0]
-        return [scored(score)]
+        both = None if engine.own_heads is None else engine.towers_score(engine.mids.encode_image(pixels))
+        return [scored(score)] + ([] if both is None else [scored(both)])
 
 
 class Scorer(Protocol):

@@ -30,8 +30,9 @@ class Hard(Record):
 
 
 class Figures(Record):
-    """Of a set or a pool. rows: 'anchor only', 'tower' (its linear head), and with MIDS 'ffaa' and 'majority'. An
-    answer that cannot be read is wrong. easy, easy_acc, hard: None without MIDS or without such photos.
+    """Of a set or a pool. rows: 'anchor only', 'tower' (its linear head), with MIDS 'ffaa' and 'majority', and 'towers'
+    (the heads of both) where it has a second one. An answer that cannot be read is wrong. easy, easy_acc, hard: None
+    without MIDS or without such photos.
     type_acc: forgery type, of all photos and of the forged ones alone. unparsed: answers."""
 
     rows: dict[str, SetMetrics]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffaa.errors import UsageError
-from ffaa.mids.encoder import fine_stage
+from ffaa.mids.encoder import fine_stages
 from ffaa.mids.label import claimed_class
 from ffaa.mids.model import MIDS
 from ffaa.types import Label
@@ -32,9 +32,9 @@ def heatmap(
     mids: in eval mode; its weights may be frozen. pixel_values (3, H, W) as for MIDS. answer: what the answer says.
     size: side of the face image. input_ids, attention_mask (T,): the answer's text; without them the text branch is
     left out (see `MIDS.classify`).
-    On nano's tower: gradient times activation at its 14 x 14 stage. On a transformer, as the paper: Grad-CAM on the
-    patches of both projected visual layers, each scaled to a maximum of 1, then summed. Only what speaks for the class
-    is shown, not what speaks against it.
+    On nano's tower, or on both: gradient times activation at its 14 x 14 stage. On a transformer, as the paper:
+    Grad-CAM on the patches of both projected visual layers, each scaled to a maximum of 1, then summed. Only what
+    speaks for the class is shown, not what speaks against it.
     Returns float32 (size, size) in [0, 1]; all zero when no place speaks for the class.
     Raises UsageError when the patches are not a square grid.
     """
@@ -50,22 +50,22 @@ def heatmap(
             several = [None if one is None else one.expand(len(last), *one.shape[1:]) for one in (text, mask)]
             return mids.classify(several[0], several[1], mids.project((last, previous)))
 
-        stage = fine_stage(mids.image_encoder)
-        if stage is not None:
-            grid = _of_stage(lambda given: logits(*mids.encode_image(given)), stage, pixels, target)
+        if stages := fine_stages(mids.image_encoder):
+            grid = _of_stages(lambda given: logits(*mids.encode_image(given)), stages, pixels, target)
         else:
             grid = _of_patches(mids, logits, pixels, target)
     large = functional.interpolate(grid.float(), (size, size), mode="bilinear", align_corners=False)
     return _unit(large)[0, 0].clamp(0, 1).cpu().numpy()
 
 
-def _of_stage(logits: Callable[[Tensor], Tensor], stage: nn.Module, pixels: Tensor, target: int) -> Tensor:
-    """Gradient times activation, summed over channels: (1, 1, h, w), what speaks for the class; the rest is 0."""
+def _of_stages(logits: Callable[[Tensor], Tensor], stages: Sequence[nn.Module], pixels: Tensor, target: int) -> Tensor:
+    """Gradient times activation, summed over channels and stages: (1, 1, h, w), what speaks for the class; the rest is
+    0."""
     # The image twice: on a batch of one, torch 2.13's backward of BatchNorm in eval mode misreads a gradient that lies
     # channels last, as that of a mean over cells does. Grad is asked for, so that a graph exists over frozen weights.
     twice = pixels.repeat(2, 1, 1, 1).requires_grad_()
-    found: Tensor = LayerGradientXActivation(logits, stage).attribute(twice, target=target)
-    return found[:1].detach().sum(1, keepdim=True).clamp(min=0)
+    found: list[Tensor] = LayerGradientXActivation(logits, list(stages)).attribute(twice, target=target)
+    return torch.cat([one[:1].detach() for one in found], 1).sum(1, keepdim=True).clamp(min=0)
 
 
 def _of_patches(mids: MIDS, logits: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, target: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ffaa.errors import UsageError
+from ffaa.mids.pair import TowerPair
 from ffaa.mllm.tower import GRID, RESIDUAL, STAGES, STEM, ForensicVisionModel
 
 Unfreeze = int | Literal["all"]
@@ -30,10 +31,11 @@ def blocks(encoder: nn.Module) -> nn.ModuleList:
     return nn.ModuleList()
 
 
-def fine_stage(encoder: nn.Module) -> nn.Module | None:
-    """The stage of nano's tower that gives its last map finer than its patches: (B, 112, 14, 14) beside 7 x 7. None for
-    a transformer, whose blocks all have the patches' own grid."""
-    return encoder.stages[_FINE] if isinstance(encoder, ForensicVisionModel) else None
+def fine_stages(encoder: nn.Module) -> list[nn.Module]:
+    """The stage of nano's tower, or of either, that gives its last map finer than its patches: (B, 112, 14, 14) beside
+    7 x 7. None for a transformer, whose blocks all have the patches' own grid."""
+    towers = [encoder.shared, encoder.own] if isinstance(encoder, TowerPair) else [encoder]
+    return [tower.stages[_FINE] for tower in towers if isinstance(tower, ForensicVisionModel)]
 
 
 def trained_names(encoder: nn.Module, unfreeze: Unfreeze) -> frozenset[str]:
@@ -54,6 +56,12 @@ def trained_names(encoder: nn.Module, unfreeze: Unfreeze) -> frozenset[str]:
     above = _ABOVE_TOWER if isinstance(encoder, ForensicVisionModel) else ()
     starts = tuple(f"{place}.{i}." for i in range(len(found) - unfreeze, len(found))) + above
     return frozenset(name for name in names if name.startswith(starts))
+
+
+def saved_names(encoder: nn.Module, unfreeze: Unfreeze) -> frozenset[str]:
+    """Names of what MIDS's file brings of its image encoder: what is trained, and a tower of its own."""
+    own = (name for name in encoder.state_dict() if name.startswith("own."))
+    return trained_names(encoder, unfreeze) | frozenset(own if isinstance(encoder, TowerPair) else ())
 
 
 class _ReachedError(Exception):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffaa.errors import UsageError, WeightsError
-from ffaa.mids.encoder import Unfreeze, trained_names
+from ffaa.mids.encoder import Unfreeze, saved_names, trained_names
 from ffaa.mids.fusion import AttentionBlock, DualCrossAttention
 from ffaa.mids.label import NUM_CLASSES
 
@@ -35,6 +35,9 @@ class MIDSConfig(BaseModel):
     masked: bool = Field(
         default=True, description="it reads description and reasoning; False: result, probability and type as well"
     )
+    own_tower: bool = Field(
+        default=False, description="its image encoder is a `TowerPair`, whose second tower it brings; unfreeze is 0"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -42,6 +45,8 @@ class MIDSConfig(BaseModel):
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.unfreeze != "all" and self.unfreeze < 0:
             raise ValueError(f"unfreeze is a number of blocks or 'all', not {self.unfreeze}")
+        if self.own_tower and self.unfreeze:
+            raise ValueError("with a tower of its own, unfreeze must be 0")
         return self
 
 
@@ -72,9 +77,10 @@ class MIDS(nn.Module):
         )
         self.classifier = nn.Linear(6 * config.dim, NUM_CLASSES)
         text_encoder.requires_grad_(False)
-        self._image_names = trained_names(image_encoder, config.unfreeze)
+        self._image_names = saved_names(image_encoder, config.unfreeze)
+        trained = trained_names(image_encoder, config.unfreeze)
         for name, parameter in image_encoder.named_parameters():
-            parameter.requires_grad_(name in self._image_names)
+            parameter.requires_grad_(name in trained)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -150,7 +156,7 @@ class MIDS(nn.Module):
         return logits.view(*input_ids.shape[:2], NUM_CLASSES)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Names and tensors (not copies) that training changes: all but the frozen encoder parts."""
+        """Names and tensors (not copies) that its file brings: all but the encoder parts that come from elsewhere."""
         return {_canonical(name): value for name, value in self.state_dict().items() if self._is_trainable(name)}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:

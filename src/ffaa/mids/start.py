@@ -17,6 +17,15 @@ _CLS_LAST, _CLS_PREVIOUS = 0, 3  # places of the two image vectors among the six
 
 
 @torch.no_grad()
+def side_by_side(one: nn.Linear, two: nn.Linear) -> nn.Linear:
+    """Two heads C -> 1 as one 2 C -> 1: the mean of their logits, for vectors that lie side by side (`TowerPair`)."""
+    both = nn.Linear(one.in_features + two.in_features, 1)
+    both.weight.copy_(torch.cat([one.weight, two.weight], 1) / 2)
+    both.bias.copy_((one.bias + two.bias) / 2)
+    return both
+
+
+@torch.no_grad()
 def start_from_heads(mids: MIDS, last: nn.Linear, previous: nn.Linear, layers: tuple[Tensor, Tensor]) -> None:
     """Fill a fresh MIDS so that, whatever an answer says, its odds of a forgery are those of the heads' mean logit.
 

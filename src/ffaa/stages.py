@@ -129,7 +129,8 @@ class Stages:
         return file
 
     def _tower_inputs(self, args: TowerArgs) -> dict[str, Any]:
-        return self._inputs("faces.parquet", tower=args, held=self.recipe.data.held)
+        settings = args.model_dump(exclude={"workers", "save_every"})  # they change nothing
+        return self._inputs("faces.parquet", tower=settings, held=self.recipe.data.held)
 
     def _train_tower(self, args: TowerArgs, out: Path) -> None:
         part = weights.part_folder("efficientnet-lite0")

@@ -155,18 +155,18 @@ def test_a_collection_is_left_out_and_augmentations_have_their_strength(
 ):
     drawn = []
 
-    def note(root, row, size, rng, blend, decode, colours, strength, together):
-        drawn.append((row.dataset, strength, together))
+    def note(root, row, size, rng, blend, decode, colours, strength, together, edited):
+        drawn.append((row.dataset, strength, together, edited))
         if len(drawn) == 4:
             raise KilledError
 
     real = module.train_sample
     monkeypatch.setattr(module, "train_sample", lambda *a: note(*a) or real(*a))
     mixed = [r.model_copy(update={"dataset": "other"}) if i % 2 else r for i, r in enumerate(rows)]
-    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25, "together": True})
+    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25, "together": True, "edited": 0.3})
     with pytest.raises(KilledError):
         train_tower(args, mixed, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
-    assert drawn == [("other", 0.25, True)] * 4
+    assert drawn == [("other", 0.25, True, 0.3)] * 4
 
 
 def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, monkeypatch):

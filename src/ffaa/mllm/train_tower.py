@@ -41,6 +41,7 @@ class TowerArgs(BaseModel):
     decode: float = Field(0.0, ge=0, le=1, description="share of real photos that get the traces of a decoder")
     colours: float = Field(0.0, ge=0, le=1, description="share of samples that take on the look of another photo")
     strength: float = Field(1.0, ge=0, le=2, description="of the augmentations that take traces away: their shares")
+    edited: float = Field(0.0, ge=0, le=1, description="share of samples that are sharpened or get another tone curve")
     together: bool = Field(False, description="one draw for all augmentations: half of the samples get none")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
     without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
@@ -72,7 +73,7 @@ class _Samples(Dataset):
         colours = self.rows[int(rng.integers(len(self.rows)))] if rng.random() < self.args.colours else None
         row, args = self.rows[order[place]], self.args
         sample = train_sample(
-            self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength, args.together
+            self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength, args.together, args.edited
         )
         return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ffaa.mids.train import MidsArgs
 from ffaa.mllm.nano import BodyArgs
@@ -83,6 +83,12 @@ class Recipe(BaseModel):
     evaluate: Path | None = Field(
         None, description="a benchmark recipe, relative to this file, that `ffaa train all` ends with"
     )
+
+    @model_validator(mode="after")
+    def _has_room_for_a_second_tower(self) -> Recipe:
+        if self.mids_tower and (self.base or self.mids.unfreeze):
+            raise ValueError("mids_tower is for a nano (no base), and mids.unfreeze must be 0 with it")
+        return self
 
 
 def _digest(inputs: dict[str, Any]) -> str:

@@ -300,8 +300,8 @@ class Stages:
     def mids(self) -> None:
         """Train MIDS on the mined answers; of a recipe with a base on those that `ffaa mine` left."""
         args, llava, seed = self.recipe.mids, self._llava(), self.recipe.seed
-        if (args.from_heads or self.recipe.mids_tower) and llava is not None:
-            raise UsageError("mids.from_heads and mids_tower are for a nano; a recipe with a base has no towers")
+        if args.from_heads and llava is not None:
+            raise UsageError("mids.from_heads is for a nano; a recipe with a base has no heads to start from")
         if llava is None:
             self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:

@@ -65,6 +65,18 @@ def test_an_image_does_not_depend_on_its_batch(tiny_tower, pixels):
             assert torch.allclose(alone[0], together[layer][i], atol=1e-4)
 
 
+def test_depthwise_convolutions_are_differentiated_in_float32(fresh):
+    conv = fresh.stages[2][0].depthwise[0]
+    seen = torch.randn(2, conv.in_channels, 9, 9).bfloat16()
+    conv(seen.float()).sum().backward()
+    exact, conv.weight.grad = conv.weight.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(seen)
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(conv.weight.grad, exact)
+
+
 def test_save_and_load_through_auto_model(tiny_tower, pixels, tmp_path):
     tiny_tower.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path).eval()

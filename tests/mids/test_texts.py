@@ -36,7 +36,9 @@ def test_the_encoder_runs_once(mids, tokens, records, monkeypatch):  # noqa: F81
     rows.clear()
     alone = TextFeatures(mids, tokens, records, one_answer=True)
     assert sum(rows) == len(records)
-    assert torch.equal(alone(records[:2])[0][0], texts(records[:2])[0][0][: alone(records[:2])[0].shape[1]])
+    one, three = alone(records[:2])[0][0], texts(records[:2])[0][0]
+    # half precision, and other batches may round otherwise
+    torch.testing.assert_close(one, three[: len(one)], atol=2e-3, rtol=2e-3)
 
 
 def test_on_disk_as_in_memory(mids, tokens, records, tmp_path):  # noqa: F811

@@ -1,4 +1,4 @@
-"""Photos, a manifest, and a whole tiny model made by the real stages: the CI twin of recipes/nano.yaml.
+"""Photos, a manifest, and a whole tiny model made by the real stages of recipes/nano-tiny.yaml.
 
 No wheel, no download: the EfficientNet and the text encoder are random and made here.
 """
@@ -28,12 +28,13 @@ from ffaa.mllm import nano
 from ffaa.mllm.answer import format_answer
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, pixel_tensor
-from ffaa.recipe import Recipe
+from ffaa.recipe import Recipe, load_recipe
 from ffaa.stages import Stages
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.sentences import read_items
 from ffaa.weights import part_folder
 
+TINY_RECIPE = Path(__file__).parents[1] / "recipes" / "nano-tiny.yaml"
 # Face boxes (left, top, right, bottom) of the two public-domain portraits, with room around.
 HOPPER_FRAME, ASTRONAUT_FRAME = (90, 60, 450, 420), (130, 20, 330, 220)
 SPLITS = {"train": 26, "val": 6, "test": 4, "bench": 8}
@@ -113,19 +114,7 @@ def tiny_rows(tiny_manifest, tmp_path_factory):
 
 
 def _recipe(**changes):
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "data": {"held": 0.3},
-            "tower": {"epochs": 1, "batch": 4, "workers": 0, "bf16": False},
-            "body": {"vocab_size": 600, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 4,
-                     "kv_heads": 2},
-            "mllm": {"epochs": 1, "batch": 4, "lr": 3e-3, "projector_lr": 3e-3, "lora": None, "bf16": False},
-            "mined_variants": 1,
-            "mids": {"epochs": 1, "batch": 12, "lr": 1e-3, "keep_easy": True},
-        }
-        | changes
-    )  # fmt: skip
+    return Recipe.model_validate(load_recipe(TINY_RECIPE).model_dump() | changes)
 
 
 @pytest.fixture(scope="session")

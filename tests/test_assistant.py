@@ -66,7 +66,7 @@ def test_verdict_says_what_decide_decided(one, tiny_run):
     record = examine_face(one.faces[0])
     assert {e.name: e.word for e in v.evidence} == {n: record.words[n] for n in read_items() if n in record.words}
     assert len(v.evidence) > 40
-    assert (v.model, v.seed, v.face_index, v.face_count) == ("tiny", 0, 0, 1)
+    assert (v.model, v.seed, v.face_index, v.face_count) == ("nano-tiny", 0, 0, 1)
     assert set(v.versions) == {"ffaa", "torch", "transformers", "numpy"}
     assert "mids.safetensors" in v.weights
     assert "part:minilm-l6" in v.weights

@@ -73,7 +73,7 @@ def test_people_by_how_much_of_the_screen_they_fill(found, two):
     assert len(source.sha256) == 64
     assert (clip.people_left_out, clip.message) == (0, "")
     assert clip.cautions == [module.UNMEASURED]
-    assert (clip.model, clip.seed) == ("tiny", 0)
+    assert (clip.model, clip.seed) == ("nano-tiny", 0)
     assert clip.timings.find > 0
     assert clip.timings.total > clip.timings.judge > 0
     assert ClipVerdict.model_validate_json(clip.model_dump_json()) == clip

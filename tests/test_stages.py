@@ -19,6 +19,7 @@ from ffaa.data.recipe import DataRecipe
 from ffaa.data.sources.base import SourceArgs
 from ffaa.errors import UsageError
 from ffaa.mids import checkpoint, encoders
+from ffaa.mids import train as train_module
 from ffaa.mllm import features
 from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
@@ -142,7 +143,7 @@ def test_the_packed_folder_is_whole(tiny_run):
         *config.files,
         weights.MODEL_FILE,
     }
-    assert (config.name, config.template, config.trained_on) == ("tiny", "nano-2", ["tiny"])
+    assert (config.name, config.template, config.trained_on) == ("nano-tiny", "nano-2", ["tiny"])
     assert config.temperature == json.loads((tiny_run.folder / "mids.json").read_text())["temperature"]
     for name in ("mids.safetensors", "heads.safetensors", "mllm/model.safetensors"):
         with safe_open(tiny_run.model / name, "pt") as file:
@@ -239,6 +240,26 @@ def test_mids_starts_from_what_the_tower_says(again, tiny_run):
         logits = mids.classify(None, None, mids.project((array[:, 1], array[:, 0])))
     for forged, real in ((3, 1), (2, 0)):
         assert torch.corrcoef(torch.stack([logits[:, forged] - logits[:, real], said]))[0, 1] > 0.9
+
+
+def test_mids_is_taught_by_the_towers_heads(again, tiny_run, monkeypatch):
+    """The heads of the run's tower teach, and what they teach is another MIDS."""
+    changes = section(tiny_run, "mids", from_heads=True)
+    again(**changes)
+    plain = weights.sha256(again.folder / "mids.safetensors")
+    taught, opinions = [], train_module.opinions
+
+    def noted(heads, *rest):
+        taught.append(heads)
+        return opinions(heads, *rest)
+
+    monkeypatch.setattr(train_module, "opinions", noted)
+    changes = section(tiny_run, "mids", from_heads=True, distil=0.5)
+    assert again(**changes) == ["mids"]
+    assert weights.sha256(again.folder / "mids.safetensors") != plain
+    heads = load_tower(again.folder / "tower.safetensors")[1]
+    assert torch.equal(taught[0][0].weight, heads.last.weight)
+    assert torch.equal(taught[0][1].weight, heads.previous.weight)
 
 
 def test_mids_has_a_tower_of_its_own(again, tiny_run, tmp_path):

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
-from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ffaa import __version__, weights
@@ -33,7 +32,7 @@ from ffaa.mids.llava import LlavaSet
 from ffaa.mids.pair import TowerPair
 from ffaa.mids.report import report, table
 from ffaa.mids.start import side_by_side, start_from_heads
-from ffaa.mids.train import STATE, TEXTS, train_mids
+from ffaa.mids.train import STATE, TEXTS, Heads, train_mids
 from ffaa.mllm import features, nano
 from ffaa.mllm.adapter import CARD, AdapterCard, save_adapter, weight_files
 from ffaa.mllm.answer import format_answer
@@ -300,8 +299,8 @@ class Stages:
     def mids(self) -> None:
         """Train MIDS on the mined answers; of a recipe with a base on those that `ffaa mine` left."""
         args, llava, seed = self.recipe.mids, self._llava(), self.recipe.seed
-        if args.from_heads and llava is not None:
-            raise UsageError("mids.from_heads is for a nano; a recipe with a base has no heads to start from")
+        if (args.from_heads or args.distil) and llava is not None:
+            raise UsageError("mids.from_heads and mids.distil are for a nano; a recipe with a base has no heads")
         if llava is None:
             self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
@@ -330,12 +329,12 @@ class Stages:
                     key = f"{inputs[file]} {image.about}"
                     images = CropImages(model, crops, [m.row for m in found], variants, seed, kept[name], key)
                 sets[name] = (images, found)
-            if args.from_heads:
-                last, previous = self._heads(own)
+            heads = None if llava else self._heads(own)
+            if args.from_heads and heads:
                 images, found = sets["mine"]
                 few = images([m.row for m in found[:SCALED_BY]], 0)
-                start_from_heads(model, last, previous, few)
-            figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder, self._texts)
+                start_from_heads(model, *heads, few)
+            figures = train_mids(args, model, tokens, sets["mine"], sets["val"], seed, self.folder, self._texts, heads)
             mids_checkpoint.save(model.half(), out)
             mids_checkpoint.save_card(
                 out, model, settings=args.model_dump(), seed=seed, figures=figures,
@@ -360,7 +359,7 @@ class Stages:
         about = " ".join(f"{name} {weights.sha256(self.folder / name)}" for name in names)
         return encoders.Encoder(TowerPair(*towers).eval() if own else towers[0], self.folder, about)
 
-    def _heads(self, own: str | None) -> tuple[nn.Linear, nn.Linear]:
+    def _heads(self, own: str | None) -> Heads:
         """The linear heads (last, previous) on what MIDS sees."""
         shared = load_tower(self.folder / "tower.safetensors")[1]
         if own is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from ffaa.cli.main import main
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_an_unknown_recipe_is_bad_use(capsys, tmp_path):
@@ -114,3 +117,15 @@ def test_all_ends_with_the_benchmark(run, tiny_run, use_tiny_parts, tmp_path):
     written = (tmp_path / "run" / "evaluation.json").stat().st_mtime_ns
     assert run(*command).out == found.out
     assert (tmp_path / "run" / "evaluation.json").stat().st_mtime_ns == written
+
+
+def test_the_shipped_twin_goes_through(run, tiny_run, use_tiny_parts, tmp_path):
+    """recipes/nano-tiny.yaml as it stands, to the table of its benchmark: both pools and every set."""
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    recipe = RECIPES / "nano-tiny.yaml"
+    found = run("train", "all", recipe, "--data", tiny_run.data, "--run", tmp_path / "run")
+    assert found.code == 0, found.err
+    assert all(f"| {name} |" in found.out for name in ("in domain/tiny", "set 1", "set 2", "in domain", "ALL"))
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["recipe"]["name"] == "nano-tiny"
+    assert result["photos"] == 12

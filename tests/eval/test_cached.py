@@ -107,12 +107,12 @@ def test_mids_with_a_tower_of_its_own_decides_as_the_assistant(tiny_run, run, us
     evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
     found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))
     detector = Ffaa(Assistant(tmp_path / "model", device="cpu"))
-    assert detector.rows == tuple(f"tiny{part}" for part in ("", "/anchor", "/majority", "/tower", "/towers"))
+    assert detector.rows == tuple(f"nano-tiny{part}" for part in ("", "/anchor", "/majority", "/tower", "/towers"))
     for judged in found[:2]:
         face, _ = face_of(tiny_run.data, next(r for r in stages.rows if r.path == judged.path), 224)
         says = detector.judge([face])[0].says
         for row, own in (("ffaa", ""), ("tower", "/tower"), ("towers", "/towers")):
-            assert judged.says[row].score == pytest.approx(says[f"tiny{own}"].score, abs=1e-4), row
+            assert judged.says[row].score == pytest.approx(says[f"nano-tiny{own}"].score, abs=1e-4), row
         assert judged.says["towers"].score != pytest.approx(judged.says["tower"].score, abs=1e-4)
 
 
@@ -261,7 +261,7 @@ def test_sets_pools_and_spread():
 def test_the_result_says_where_it_comes_from(whole, tiny_run):
     found = Evaluation.model_validate_json((whole.folder / RESULT).read_text())
     assert found == whole.found
-    assert found.recipe["name"] == "tiny"
+    assert found.recipe["name"] == "nano-tiny"
     assert found.seed == tiny_run.recipe.seed
     assert set(found.hashes) == {
         "faces.parquet", "tower.safetensors", "mllm/model.safetensors", "mids.safetensors", ANSWERS

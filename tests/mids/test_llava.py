@@ -168,6 +168,12 @@ def test_the_tuned_base_mines_here(built, encoders, tmp_path):
         Stages(other, built, run).mine()
 
 
+@pytest.mark.parametrize("setting", [{"from_heads": True}, {"distil": 0.5}])
+def test_a_base_has_no_heads(built, encoders, tmp_path, setting):
+    with pytest.raises(UsageError, match="are for a nano"):
+        Stages(make_recipe(encoders, unfreeze=0, **setting), built, tmp_path).mids()
+
+
 def test_no_adapter_no_mining_here(built, tmp_path, encoders):
     with pytest.raises(WeightsError, match="holds no adapter.json"):
         Stages(make_recipe(encoders), built, tmp_path / "run").mine()

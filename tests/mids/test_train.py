@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from ffaa.errors import InputError
+from ffaa.errors import InputError, UsageError
 from ffaa.mids import train as module
 from ffaa.mids.decide import decide
 from ffaa.mids.images import Stored
 from ffaa.mids.model import MIDS, MIDSConfig
 from ffaa.mids.texts import TextFeatures
 from ffaa.mids.tokens import AnswerTokens
-from ffaa.mids.train import STATE, MidsArgs, compare, decisions, fit_temperature, logits_of, train_mids
+from ffaa.mids.train import STATE, MidsArgs, compare, decisions, fit_temperature, logits_of, opinions, train_mids
 from ffaa.mllm.answer import format_answer, parse_answer
 from ffaa.mllm.mine import Mined
 from ffaa.types import ForgeryType, Label, Role, UnparsedAnswer
@@ -121,6 +121,41 @@ def test_easy_and_unparsed_images_are_left_out(mids, tokens, train, val):
     figures = train_mids(args.model_copy(update={"keep_easy": True}), mids, tokens, (images, mixed), val, 0)
     assert figures["images"] == 8
     assert sum(figures["classes"].values()) == 24
+
+
+def heads_of(sign):
+    """On the toy's eight features: what its images are (1), or the opposite (-1)."""
+    heads = torch.nn.Linear(8, 1), torch.nn.Linear(8, 1)
+    for head in heads:
+        torch.nn.init.constant_(head.weight, sign)
+        torch.nn.init.zeros_(head.bias)
+    return heads
+
+
+def test_the_teacher_says_what_the_answer_says_and_what_the_tower_sees():
+    last = torch.zeros(2, 5, 8)
+    last[0, 0, 0], last[1, 0, 0] = math.log(9), -math.log(9)  # of the last layer alone, so half of it counts
+    said = opinions(heads_of(1), (last, torch.zeros(2, 5, 8)), torch.tensor([0, 1, 0, 2, 3, 3]))
+    wanted = [[0.25, 0, 0.75, 0], [0, 0.25, 0, 0.75], [0.25, 0, 0.75, 0]]
+    wanted += [[0.75, 0, 0.25, 0], [0, 0.75, 0, 0.25], [0, 0.75, 0, 0.25]]
+    assert torch.allclose(said, torch.tensor(wanted), atol=1e-6)
+
+
+def test_learns_from_the_teacher_as_much_as_it_is_told_to(mids, tokens, train, val):
+    """A teacher that is always wrong: with most of the loss it is believed, with little of it the labels are."""
+    start = {name: value.clone() for name, value in mids.trainable_state().items()}
+    for share, right in ((0.9, 0.0), (0.1, 1.0)):
+        mids.load_trainable_state(start)
+        args = ARGS.model_copy(update={"distil": share})
+        figures = train_mids(args, mids, tokens, train, val, 0, heads=heads_of(-1))
+        assert figures["history"][-1]["val_acc"] == right
+
+
+def test_a_teacher_needs_heads_and_the_layers_that_they_know(mids, tokens, train, val):
+    with pytest.raises(UsageError, match="needs the tower's heads"):
+        train_mids(MidsArgs(distil=0.5), mids, tokens, train, val, 0)
+    with pytest.raises(ValueError, match="distil needs unfreeze 0"):
+        MidsArgs(distil=0.5, unfreeze=2)
 
 
 def test_nothing_left_to_learn_from(mids, tokens, train, val):

@@ -3,6 +3,7 @@ import json
 import sqlite3
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -182,6 +183,18 @@ def test_what_a_cut_off_upload_left_is_swept(store):
             os.utime(path, (1, 1))
     kept.sweep()
     assert spooled(kept) == ["waits", "young"]
+
+
+def test_what_a_worker_killed_behind_its_last_word_left_is_swept(store, monkeypatch):
+    kept = store()
+    kept.accept("", files("judged", "waits"), Options())
+    claim = kept.claim("w", 1)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        kept.end(claim, "w", {"results": []})
+    assert spooled(kept) == ["judged", "waits"]
+    kept.sweep()
+    assert spooled(kept) == ["waits"]
 
 
 def test_the_folder_is_for_its_owner_alone(store, tmp_path, settings):

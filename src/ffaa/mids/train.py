@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ffaa.errors import InputError
+from ffaa.errors import InputError, UsageError
 from ffaa.mids.balance import Balance, class_counts, class_weights, order, pair_labels
 from ffaa.mids.decide import Decision, decide, difficulty
 from ffaa.mids.encoder import Unfreeze
@@ -55,8 +56,17 @@ class MidsArgs(BaseModel):
     text_encoder: str | None = Field(None, description="part or folder; default minilm-l6, for a base t5-base")
     image_encoder: str | None = Field(None, description="of a base: part or folder of a CLIP; default clip-vit-l14-336")
     from_heads: bool = Field(False, description="nano: start from the tower's linear heads instead of random weights")
+    distil: float = Field(
+        0.0, ge=0, lt=1, description="nano: share of the loss against the tower's opinion of the image, not its label"
+    )
     one_answer: bool = Field(False, description="the anchor alone, without hypotheses; then no image is Easy")
     save_every: int = Field(200, ge=1, description="steps between two states that a killed run goes on from")
+
+    @model_validator(mode="after")
+    def _frozen_teacher(self) -> MidsArgs:
+        if self.distil and self.unfreeze:
+            raise ValueError("distil needs unfreeze 0: the teacher reads the layers that the tower was trained with")
+        return self
 
     @property
     def answers(self) -> int:
@@ -65,6 +75,19 @@ class MidsArgs(BaseModel):
 
 
 Data = tuple[Images, Sequence[Mined]]
+Heads = tuple[nn.Linear, nn.Linear]
+
+
+@torch.no_grad()
+def opinions(heads: Heads, layers: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+    """(N, 4) probabilities of Eq. 3's classes: an answer says what it says, whether the image is forged the heads say.
+
+    heads, layers: (last, previous), C -> 1 and (B, 1 + P, C). labels (N,): classes of the pairs, N / B per image.
+    """
+    logit = sum(head(layer[:, 0].to(head.weight)) for head, layer in zip(heads, layers, strict=True)) / 2
+    fake = logit[:, 0].sigmoid().repeat_interleave(len(labels) // len(logit))
+    says_fake = functional.one_hot(labels % 2, 2)
+    return torch.cat([says_fake * (1 - fake)[:, None], says_fake * fake[:, None]], 1)
 
 
 @torch.no_grad()
@@ -73,15 +96,20 @@ def logits_of(mids: MIDS, texts: TextFeatures, images: Images, mined: Sequence[M
     mids.eval()
     out = []
     for start in range(0, len(mined), batch):
-        out.append(_logits(mids, texts, images, mined[start : start + batch], 0).view(-1, texts.count, 4).cpu())
+        part = mined[start : start + batch]
+        out.append(_logits(mids, texts, _layers(mids, images, part, 0), part).view(-1, texts.count, 4).cpu())
     return torch.cat(out)
 
 
-def _logits(mids: MIDS, texts: TextFeatures, images: Images, part: Sequence[Mined], epoch: int) -> Tensor:
+def _layers(mids: MIDS, images: Images, part: Sequence[Mined], epoch: int) -> tuple[Tensor, Tensor]:
     device = mids.classifier.weight.device
     last, previous = images([m.row for m in part], epoch)
+    return last.to(device), previous.to(device)
+
+
+def _logits(mids: MIDS, texts: TextFeatures, layers: tuple[Tensor, Tensor], part: Sequence[Mined]) -> Tensor:
     features, mask = texts(part)
-    return mids.classify(features.to(device), mask.to(device), mids.project((last.to(device), previous.to(device))))
+    return mids.classify(features.to(layers[0].device), mask.to(layers[0].device), mids.project(layers))
 
 
 def decisions(logits: Tensor, mined: Sequence[Mined], temperature: float = 1.0) -> list[Decision]:
@@ -167,12 +195,16 @@ def train_mids(
     seed: int,
     folder: Path | None = None,
     texts_folder: Path | None = None,
+    heads: Heads | None = None,
 ) -> dict[str, Any]:
     """Train in place; keeps the epoch with the best validation ACC. Returns history, counts, comparison, temperature.
 
     folder: keeps `STATE`, from which a killed run goes on to the same result. texts_folder: keeps text features on
-    disk, for other trainings on the same answers too; default `TEXTS` in the folder.
+    disk, for other trainings on the same answers too; default `TEXTS` in the folder. heads: the teacher of
+    `args.distil`, linear heads C -> 1 on the CLS vectors of the image encoder's (last, previous) layer.
     """
+    if args.distil and heads is None:
+        raise UsageError("mids.distil needs the tower's heads")
     images, mined = train
     kept = learnt(mined, args.keep_easy, args.one_answer)
     if not kept:
@@ -220,9 +252,14 @@ def train_mids(
         drawn = order(labels, args.balance, seed, epoch)
         for start in range(place, len(kept), per_step):
             chosen = drawn[start : start + per_step]
-            logits = _logits(mids, texts, images, [kept[i] for i in chosen], epoch)
+            part = [kept[i] for i in chosen]
+            layers = _layers(mids, images, part, epoch)
+            logits = _logits(mids, texts, layers, part)
             target = torch.tensor([c for i in chosen for c in labels[i]], device=device)
             step = loss(logits, target, weights, args.label_smoothing)
+            if args.distil and heads is not None:
+                taught = functional.cross_entropy(logits, opinions(heads, layers, target), weights, reduction="none")
+                step = (1 - args.distil) * step + args.distil * taught.mean()
             optimizer.zero_grad(set_to_none=True)
             step.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)

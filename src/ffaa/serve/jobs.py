@@ -217,10 +217,11 @@ class JobStore:
         now = time.time()
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE ended < ?", (now - self.settings.keep_seconds,))
-            needed = {name for (name,) in db.execute("SELECT spool FROM files WHERE state != 'done'")}
+            ended = dict(db.execute("SELECT spool, state = 'done' FROM files").fetchall())
         for path in self.spool.iterdir():
             with suppress(FileNotFoundError):  # another worker sweeps too
-                if path.name not in needed and now - path.stat().st_mtime > ORPHAN_SECONDS:
+                old = now - path.stat().st_mtime > ORPHAN_SECONDS
+                if ended.get(path.name, old):  # of an ended file where its worker was killed before it removed it
                     path.unlink()
 
     def _unlink(self, names: Any) -> None:

@@ -1,11 +1,12 @@
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import ffaa.assistant
+import ffaa.eval.detectors  # takes the real assistant, whichever test is the first
 from ffaa.cli.main import main
 from ffaa.data.faces import Detection, cut
 from ffaa.data.images import load_photo
@@ -167,7 +168,7 @@ class FakeAssistant:
 
 @pytest.fixture(autouse=True)
 def assistant(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "ffaa.assistant", SimpleNamespace(Assistant=FakeAssistant))
+    monkeypatch.setattr(ffaa.assistant, "Assistant", FakeAssistant)
     monkeypatch.setenv("FFAA_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FFAA_DEBUG", raising=False)
     FakeAssistant.made = None

@@ -23,7 +23,7 @@ from ffaa.mllm.train import parameter_groups
 from ffaa.mllm.tune import BaseArgs, accumulation, find_base, image_of, load_learner
 from ffaa.mllm.tune_trainer import ByLength
 from ffaa.recipe import load_recipe
-from ffaa.stages import tune_base
+from ffaa.tune_base import tune_base
 
 ROOT = Path(__file__).parents[2]
 STILL = {"lora": {"r": 4, "alpha": 8, "dropout": 0.0}}  # no dropout: processes draw their own

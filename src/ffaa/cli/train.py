@@ -106,7 +106,8 @@ def _train(
 ) -> None:
     with needs("train"):
         from ffaa.recipe import load_recipe
-        from ffaa.stages import Stages, tune_base
+        from ffaa.stages import Stages
+        from ffaa.tune_base import tune_base
 
     begin_training(threads)
     settings = load_recipe(recipe)

@@ -130,8 +130,17 @@ def make_tiny_recipe():
 
 @pytest.fixture(scope="session")
 def lite0_state():
-    """A random state dict with the names and shapes of the published EfficientNet-Lite0."""
-    from ffaa.mllm.tower import STAGES
+    return _imagenet_state("lite0")
+
+
+@pytest.fixture(scope="session")
+def lite1_state():
+    return _imagenet_state("lite1")
+
+
+def _imagenet_state(lite):
+    """A random state dict with the names and shapes of the published EfficientNet-Lite."""
+    from ffaa.mllm.tower import BLOCKS, STAGES
 
     torch.manual_seed(3)
     state = {}
@@ -147,7 +156,7 @@ def lite0_state():
     conv("_conv_stem", 32, 3, 3)
     norm("_bn0", 32)
     width, number = 32, 0
-    for expansion, kernel, _, out, repeats in STAGES:
+    for (expansion, kernel, _, out), repeats in zip(STAGES, BLOCKS[lite], strict=True):
         for _ in range(repeats):
             block, inner = f"_blocks.{number}", width * expansion
             if expansion > 1:
@@ -183,12 +192,12 @@ def _text_encoder(folder):
 
 
 @pytest.fixture(scope="session")
-def tiny_parts(tmp_path_factory, lite0_state):
+def tiny_parts(tmp_path_factory, lite0_state, lite1_state):
     """Name of a part -> a folder that stands for its wheel; the face mesh is the real one."""
     folder = tmp_path_factory.mktemp("tiny-parts")
-    lite0 = folder / "efficientnet-lite0"
-    lite0.mkdir()
-    torch.save(lite0_state, lite0 / "lite0.pth")
+    for name, state in (("efficientnet-lite0", lite0_state), ("efficientnet-lite1", lite1_state)):
+        (folder / name).mkdir()
+        torch.save(state, folder / name / "lite.pth")
     _text_encoder(folder / "minilm-l6")
     return {path.name: path for path in folder.iterdir()} | {"face-mesh": part_folder("face-mesh")}
 

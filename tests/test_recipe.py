@@ -80,8 +80,10 @@ def test_an_unknown_key_names_the_nearest(tmp_path, text, where, near):
         ("", "name"),
         ("- a\n- b\n", "r.yaml"),
         ("name: [\n", "not valid YAML"),
-        ("name: x\nmids: {unfreeze: 1}\nmids_tower: {}\n", "mids.unfreeze must be 0"),
-        ("name: x\nbase: {random: llava_mistral, template: v1}\nmids_tower: {}\n", "for a nano"),
+        ("name: x\nmids: {unfreeze: 1}\nmids_towers: [{}]\n", "mids.unfreeze must be 0"),
+        ("name: x\nbase: {random: llava_mistral, template: v1}\nmids_towers: [{}]\n", "for a nano"),
+        ("name: x\ntower: {start: lite1}\n", "start: lite1 is for mids_towers"),
+        ("name: x\nmore_towers: [{start: lite1}]\n", "start: lite1 is for mids_towers"),
     ],
 )
 def test_bad_recipes_are_usage_errors(tmp_path, text, match):

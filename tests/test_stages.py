@@ -262,38 +262,40 @@ def test_mids_is_taught_by_the_towers_heads(again, tiny_run, monkeypatch):
     assert torch.equal(taught[0][1].weight, heads.previous.weight)
 
 
-def test_mids_has_a_tower_of_its_own(again, tiny_run, tmp_path):
-    """It is trained apart, brought by MIDS's file, and MIDS starts from what the heads of both say."""
-    own = tiny_run.recipe.tower.model_dump() | {"lr": 3e-3, "together": True}
+def test_mids_has_towers_of_its_own(again, tiny_run, tmp_path):
+    """They are trained apart, brought by MIDS's file, and MIDS starts from what the heads of all say."""
+    plain = tiny_run.recipe.tower.model_dump()
+    own = [plain | {"lr": 3e-3, "together": True}, plain | {"start": "lite1", "seed": 1}]
     changes = section(tiny_run, "mids", from_heads=True, lr=1e-12)
-    assert again(**changes, mids_tower=own) == ["tower-mids", "mids"]
-    assert again(**changes, mids_tower=own) == []
-    files = [again.folder / name for name in ("tower.safetensors", "tower-mids/tower.safetensors")]
-    (shared, heads), (other, own_heads) = (load_tower(file) for file in files)
+    assert again(**changes, mids_towers=own) == ["tower-mids-0", "tower-mids-1", "mids"]
+    assert again(**changes, mids_towers=own) == []
+    files = [again.folder / name / "tower.safetensors" for name in ("", "tower-mids-0", "tower-mids-1")]
+    (shared, heads), *others = (load_tower(file) for file in files)
+    assert [tower.config.lite for tower, _ in others] == ["lite0", "lite1"]
     card = json.loads((again.folder / "mids.card.json").read_text())
     assert card["encoders"]["image"] == " ".join(
         f"{file.relative_to(again.folder)} {weights.sha256(file)}" for file in files
     )
     mids = checkpoint.load(again.folder / "mids.safetensors", encoders.text_encoder(TEXT_PART).model, shared).eval()
-    brought, trained = mids.image_encoder.own.state_dict(), other.state_dict()
-    assert [name for name in trained if not torch.equal(brought[name], trained[name].half().float())] == []
+    for one, (other, _) in zip(mids.image_encoder.own, others, strict=True):
+        brought, trained = one.state_dict(), other.state_dict()
+        assert [name for name in trained if not torch.equal(brought[name], trained[name].half().float())] == []
     stages = Stages(make_tiny(tiny_run, changes, own), tiny_run.data, again.folder)
     pixels = torch.cat([stages._tower_crops("val").pixels(i, 0, None) for i in range(len(stages.part("val")))])
     with torch.no_grad():
-        towers = zip((heads, own_heads), (shared, other), strict=True)
-        said = sum(h.forgery_logit(t(pixels).hidden_states) for h, t in towers) / 2
+        said = sum(h.forgery_logit(t(pixels).hidden_states) for t, h in [(shared, heads), *others]) / 3
         logits = mids.classify(None, None, mids.project(mids.encode_image(pixels)))
     assert torch.corrcoef(torch.stack([logits[:, 3] - logits[:, 1], said]))[0, 1] > 0.9
 
     stages.pack(tmp_path / "model")
     folder = weights.open_folder(tmp_path / "model")
     assert weights.verify(folder) == []
-    packed, last = load_file(folder.own_heads), own_heads.state_dict()["last.weight"]
-    assert torch.equal(packed["last.weight"], last.half())
+    for file, (_, own_heads) in zip(folder.own_heads, others, strict=True):
+        assert torch.equal(load_file(file)["last.weight"], own_heads.state_dict()["last.weight"].half())
 
 
 def make_tiny(tiny_run, changes, own):
-    return tiny_run.recipe.model_validate(tiny_run.recipe.model_dump() | changes | {"mids_tower": own})
+    return tiny_run.recipe.model_validate(tiny_run.recipe.model_dump() | changes | {"mids_towers": own})
 
 
 def test_a_teacher_without_a_dataset(again, tiny_run):

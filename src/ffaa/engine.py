@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from ffaa import weights
 from ffaa.mids import checkpoint
+from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm.adapter import attach_adapter
@@ -48,7 +49,7 @@ class Encoded(NamedTuple):
 @dataclass
 class Engine:
     """Everything that runs on a face image. `shared`: MLLM and MIDS use one trunk, which runs once per face
-    unless MIDS has eyes of its own: trained blocks of it, or a second trunk. own_heads: on that one."""
+    unless MIDS trained blocks of its own copy. own_heads: on the trunks that MIDS has beside it."""
 
     name: str
     mllm: Mllm
@@ -60,7 +61,7 @@ class Engine:
     device: torch.device
     hashes: dict[str, str]
     heads: TowerHeads | None = None
-    own_heads: TowerHeads | None = None
+    own_heads: list[TowerHeads] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
 
     def pixels(self, image: np.ndarray) -> Tensor:
@@ -74,23 +75,28 @@ class Engine:
         pixels = self.pixels(image)
         layers = self.mids.encode_image(pixels)
         if self.shared:
-            previous, last = layers[::-1]
-            config = self.mids.config
-            if config.unfreeze or config.own_tower:  # MIDS sees through eyes of its own, the language model does not
-                previous, last = self.mllm.model.model.vision_tower(pixels).hidden_states
+            previous, last = self._of_the_shared(pixels, layers)
             words = {} if self.heads is None else self.heads.words((previous.cpu(), last.cpu()))
             return Encoded(self.mllm.project(last), layers, words)
         dtype = self.mllm.model.dtype
         return Encoded(self.mllm.image_features(pixels.to(dtype)), layers, {})
 
+    def _of_the_shared(self, pixels: Tensor, layers: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Hidden (previous, last) of the trunk that the language model sees through."""
+        if self.mids.config.unfreeze:
+            hidden: tuple[Tensor, Tensor] = self.mllm.model.model.vision_tower(pixels).hidden_states
+            return hidden
+        eyes = self.mids.image_encoder
+        return eyes.apart(layers[::-1])[0] if isinstance(eyes, Eyes) else layers[::-1]
+
     @torch.inference_mode()
     def towers_score(self, layers: tuple[Tensor, Tensor]) -> float | None:
-        """What the linear heads of the two towers that MIDS looks through say of `Encoded.layers`: a forgery score in
+        """What the linear heads of all towers that MIDS looks through say of `Encoded.layers`: a forgery score in
         [0, 1]; None where it has one tower alone."""
-        if self.heads is None or self.own_heads is None:
+        eyes = self.mids.image_encoder
+        if self.heads is None or not isinstance(eyes, Eyes):
             return None
-        pair: Any = self.mids.image_encoder
-        return pair.forgery_score((layers[1].cpu(), layers[0].cpu()), self.heads, self.own_heads)[0]
+        return eyes.forgery_score((layers[1].cpu(), layers[0].cpu()), [self.heads, *self.own_heads])[0]
 
     @torch.inference_mode()
     def probabilities(
@@ -138,5 +144,5 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         device=device,
         hashes={**config.files, f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors")},
         heads=None if folder.heads is None else load_heads(folder.heads),
-        own_heads=None if folder.own_heads is None else load_heads(folder.own_heads),
+        own_heads=[load_heads(file) for file in folder.own_heads],
     )

@@ -77,17 +77,19 @@ class Recipe(BaseModel):
     conversation_limit: int | None = Field(None, ge=1, description="a nano learns from at most so many, a seeded draw")
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
-    mids_tower: TowerArgs | None = Field(
-        None, description="a nano's MIDS looks through a second tower too, trained with these settings"
+    mids_towers: list[TowerArgs] = Field(
+        default_factory=list, description="a nano's MIDS looks through these towers too, each trained by its settings"
     )
     evaluate: Path | None = Field(
         None, description="a benchmark recipe, relative to this file, that `ffaa train all` ends with"
     )
 
     @model_validator(mode="after")
-    def _has_room_for_a_second_tower(self) -> Recipe:
-        if self.mids_tower and (self.base or self.mids.unfreeze):
-            raise ValueError("mids_tower is for a nano (no base), and mids.unfreeze must be 0 with it")
+    def _has_room_for_more_towers(self) -> Recipe:
+        if self.mids_towers and (self.base or self.mids.unfreeze):
+            raise ValueError("mids_towers are for a nano (no base), and mids.unfreeze must be 0 with them")
+        if any(args.start != "lite0" for args in (self.tower, *self.more_towers)):
+            raise ValueError("start: lite1 is for mids_towers; the tower itself and more_towers start from lite0")
         return self
 
 

@@ -26,9 +26,9 @@ from ffaa.engine import FREE_TOKENS
 from ffaa.errors import InputError, UsageError
 from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids import encoders
+from ffaa.mids.eyes import Eyes
 from ffaa.mids.images import CropImages, Crops, Images, Stored
 from ffaa.mids.llava import LlavaSet
-from ffaa.mids.pair import TowerPair
 from ffaa.mids.report import report, table
 from ffaa.mids.start import side_by_side, start_from_heads
 from ffaa.mids.train import STATE, TEXTS, Heads, train_mids
@@ -41,7 +41,7 @@ from ffaa.mllm.mine_server import ServerArgs
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train import ConversationData, train_mllm
-from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower, train_tower
+from ffaa.mllm.train_tower import TowerArgs, average_towers, imagenet_tower, load_tower, train_tower
 from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
@@ -109,12 +109,11 @@ class Stages:
         mean = partial(average_towers, [self.folder / name for name in files], self.folder / file)
         self.run.stage("tower", self._inputs(*files), [file], mean)
 
-    def mids_tower(self) -> str | None:
-        """Train the tower that MIDS has beside the MLLM's, where the recipe has one; returns its file in the folder."""
-        if self.recipe.mids_tower is None:
-            return None
-        self.faces()
-        return self._tower_apart("tower-mids", self.recipe.mids_tower)
+    def mids_towers(self) -> list[str]:
+        """Train the towers that MIDS has beside the MLLM's; returns their files in the run's folder."""
+        if self.recipe.mids_towers:
+            self.faces()
+        return [self._tower_apart(f"tower-mids-{i}", args) for i, args in enumerate(self.recipe.mids_towers)]
 
     def _tower_apart(self, name: str, args: TowerArgs) -> str:
         """A tower in a folder of its own; returns its file in the run's folder."""
@@ -128,9 +127,10 @@ class Stages:
         return self._inputs("faces.parquet", tower=settings, held=self.recipe.data.held)
 
     def _train_tower(self, args: TowerArgs, out: Path) -> None:
-        part = weights.part_folder("efficientnet-lite0")
-        state = torch.load(next(part.rglob("*.pth")), weights_only=True)
-        train_tower(args, self.rows, self._root, out, state, self.recipe.data.held, self.recipe.seed)
+        seed = self.recipe.seed + args.seed
+        part = weights.part_folder(f"efficientnet-{args.start}")
+        start = imagenet_tower(torch.load(next(part.rglob("*.pth")), weights_only=True), seed, args.start)
+        train_tower(args, self.rows, self._root, out, start, self.recipe.data.held, seed)
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""
@@ -303,8 +303,8 @@ class Stages:
             raise InputError(f"{self.folder / missing[0]}: no such file; run `ffaa mine` first")
         out = self.folder / "mids.safetensors"
         kept = {name: self.folder / f"mids-{name}-images.npy" for name in MINED}
-        own = self.mids_tower()
-        eyes = ([] if llava else ["tower.safetensors"]) + ([own] if own else [])
+        own = self.mids_towers()
+        eyes = ([] if llava else ["tower.safetensors"]) + own
         inputs = self._inputs(*MINED.values(), *eyes, mids=args)
 
         def work() -> None:
@@ -318,7 +318,7 @@ class Stages:
                 found = list(read_jsonl(self.folder / file, Mined))
                 variants = args.variants if args.augment and name == "mine" else None
                 images: Images
-                if llava is None and own is None and variants is None and not args.unfreeze:
+                if llava is None and not own and variants is None and not args.unfreeze:
                     images = Stored(features.load(self.folder, name)[0])
                 else:
                     crops = llava.crops(name, image) if llava else self._tower_crops(name)
@@ -347,21 +347,18 @@ class Stages:
         unfinished = [STATE, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
         self.run.stage("mids", inputs, [out.name, "mids.json", "mids.card.json"], work, [*unfinished, TEXTS])
 
-    def _tower_encoder(self, own: str | None = None) -> encoders.Encoder:
+    def _tower_encoder(self, own: list[str]) -> encoders.Encoder:
         if self.recipe.mids.image_encoder:
             raise UsageError("mids.image_encoder is for a recipe with a base; nano's MIDS sees through nano's tower")
-        names = ["tower.safetensors", *([own] if own else [])]
-        towers = [load_tower(self.folder / name)[0] for name in names]
+        names = ["tower.safetensors", *own]
+        shared, *others = (load_tower(self.folder / name)[0] for name in names)
         about = " ".join(f"{name} {weights.sha256(self.folder / name)}" for name in names)
-        return encoders.Encoder(TowerPair(*towers).eval() if own else towers[0], self.folder, about)
+        return encoders.Encoder(Eyes(shared, others).eval() if own else shared, self.folder, about)
 
-    def _heads(self, own: str | None) -> Heads:
+    def _heads(self, own: list[str]) -> Heads:
         """The linear heads (last, previous) on what MIDS sees."""
-        shared = load_tower(self.folder / "tower.safetensors")[1]
-        if own is None:
-            return shared.last, shared.previous
-        other = load_tower(self.folder / own)[1]
-        return side_by_side(shared.last, other.last), side_by_side(shared.previous, other.previous)
+        heads = [load_tower(self.folder / name)[1] for name in ("tower.safetensors", *own)]
+        return side_by_side([h.last for h in heads]), side_by_side([h.previous for h in heads])
 
     def _tower_crops(self, name: str) -> Crops:
         """The crops that `features` saw, and the answers are about."""
@@ -381,16 +378,15 @@ class Stages:
         for file in (self.folder / "mllm").iterdir():
             shutil.copyfile(file, out / "mllm" / file.name)
         shutil.copyfile(self.folder / "mids.safetensors", out / "mids.safetensors")
-        heads = {"heads.safetensors": "tower.safetensors"}
-        if own := self.mids_tower():
-            heads["own-heads.safetensors"] = own
+        own = {f"own-heads-{i}.safetensors": file for i, file in enumerate(self.mids_towers())}
+        heads = {"heads.safetensors": "tower.safetensors", **own}
         for name, tower in heads.items():
             state = load_tower(self.folder / tower)[1].state_dict()
             save_file({k: v.half() for k, v in state.items()}, out / name)
         figures = json.loads((self.folder / "mids.json").read_text())
         card = weights.ModelConfig(
             name=self.recipe.name, template=self.template.name, image_size=224, constrained=True,
-            heads="heads.safetensors", own_heads="own-heads.safetensors" if own else None,
+            heads="heads.safetensors", own_heads=list(own),
             text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
             temperature=figures["temperature"], licence="Apache-2.0",
             card="card.md" if (out / "card.md").exists() else None,
@@ -404,7 +400,7 @@ class Stages:
     def trained_on(self) -> list[str]:
         """Datasets that a tower or the teacher has taken anything from."""
         recipe = self.recipe
-        towers = [recipe.tower, *recipe.more_towers, *([recipe.mids_tower] if recipe.mids_tower else [])]
+        towers = [recipe.tower, *recipe.more_towers, *recipe.mids_towers]
         nowhere = set(recipe.teach.without).intersection(*(t.without for t in towers))
         return sorted({r.dataset for r in self.rows if r.split == "train"} - nowhere)
 

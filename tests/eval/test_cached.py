@@ -98,11 +98,11 @@ def test_mids_with_blocks_of_its_own_decides_as_the_assistant(tiny_run, run, use
         assert judged.says["ffaa"].score == pytest.approx(analysis.verdicts[0].forgery_score, abs=1e-4)
 
 
-def test_mids_with_a_tower_of_its_own_decides_as_the_assistant(tiny_run, run, use_tiny_parts, tmp_path):
-    """And what both towers say with their heads is a row, here and in the benchmark."""
+def test_mids_with_towers_of_its_own_decides_as_the_assistant(tiny_run, run, use_tiny_parts, tmp_path):
+    """And what all towers say with their heads is a row, here and in the benchmark."""
     from ffaa.assistant import Assistant
 
-    stages = run(mids_tower=tiny_run.recipe.tower.model_copy(update={"lr": 3e-3}))
+    stages = run(mids_towers=[tiny_run.recipe.tower.model_copy(update=more) for more in ({"lr": 3e-3}, {"seed": 1})])
     stages.pack(tmp_path / "model")
     evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
     found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))

@@ -3,12 +3,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
-from ffaa.errors import UsageError
+from ffaa.data.crops import plain_face, read_photo
+from ffaa.errors import UsageError, WeightsError
 from ffaa.eval import detectors as module
 from ffaa.eval.detectors import Baseline, Ffaa, Says, load_detectors, majority_says, stated
 from ffaa.mids.decide import Decision
+from ffaa.mllm.train_tower import load_tower, tower_scores
 from ffaa.types import Answer, Box, Crop, Difficulty, Face, ForgeryType, Label, Role, UnparsedAnswer
+from ffaa.weights import sha256
 
 REAL, FAKE = Label.REAL, Label.FAKE
 KINDS = {REAL: ForgeryType.REAL, FAKE: ForgeryType.ENTIRE_FACE_SYNTHESIS}
@@ -35,7 +39,7 @@ class Assistant:
         self.results, self.chosen, self.faces = results, chosen, []
         none, weight = SimpleNamespace(parameters=lambda: []), SimpleNamespace(numel=lambda: 7)
         self.engine = SimpleNamespace(
-            name=name, hashes={"f": "0"}, image_size=32, device="cpu", heads=None, own_heads=None, mids=none,
+            name=name, hashes={"f": "0"}, image_size=32, device="cpu", heads=None, own_heads=[], mids=none,
             mllm=SimpleNamespace(model=SimpleNamespace(parameters=lambda: [weight, weight])),
         )  # fmt: skip
 
@@ -129,3 +133,30 @@ def test_names_and_folders(loaders):
 def test_what_is_no_detector():
     with pytest.raises(UsageError, match="unknown model 'nothing-here'"):
         load_detectors(["nothing-here"], "cpu")
+
+
+def test_a_tower_of_a_run_is_judged_alone(tiny_run, tiny_manifest):
+    path = tiny_run.folder / "tower.safetensors"
+    named, one = load_detectors([f"eyes={path}", str(path)], "cpu")
+    assert (named.name, one.name) == ("eyes", tiny_run.folder.name)
+    assert one.about.files == {"tower.safetensors": sha256(path)}
+    assert one.about.parameters == sum(t.numel() for k, t in load_file(path).items() if not _counter(k))
+    rows = [r for r in tiny_run.stages.rows if r.split == "test"]
+    faces = [plain_face(read_photo(tiny_manifest, r), r, 224) for r in rows]
+    tower, heads = load_tower(path)
+    wanted, _ = tower_scores(tower, heads, tiny_manifest, rows)
+    found = [j.says["eyes"] for j in named.judge(faces)]
+    assert [s.score for s in found] == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert [s.label for s in found] == [FAKE if s >= 0.5 else REAL for s in wanted]
+
+
+def _counter(name):
+    return name.rsplit(".", 1)[-1] in ("num_batches_tracked", "running_mean", "running_var")
+
+
+def test_another_file_is_no_tower(tiny_run, tmp_path):
+    for path in (tiny_run.folder / "mids.safetensors", tmp_path / "text.safetensors"):
+        if not path.exists():
+            path.write_text("no weights")
+        with pytest.raises(WeightsError, match=f"{path.name}: holds no tower; give the tower.safetensors"):
+            load_detectors([str(path)], "cpu")

@@ -5,8 +5,8 @@ import torch
 from ffaa.errors import UsageError
 from ffaa.mids.cam import heatmap, overlay
 from ffaa.mids.encoder import fine_stages
+from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.mids.pair import TowerPair
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
 from ffaa.types import Label
 
@@ -51,16 +51,16 @@ def test_equals_grad_cam_written_out(small, batch):
     np.testing.assert_allclose(heatmap(small, pixels, Label.FAKE, 4, ids, mask), expected, atol=1e-5)
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 3])
 def on_tower(encoders, request):
-    """A MIDS on a tower like nano's, or on two, and (pixels, ids, mask) of one answer."""
+    """A MIDS on a tower like nano's, or on three, and (pixels, ids, mask) of one answer."""
     torch.manual_seed(4)
     towers = [ForensicVisionModel(ForensicVisionConfig(image_size=224, hidden_size=48)) for _ in range(request.param)]
     for module in (m for tower in towers for m in tower.modules()):
         if isinstance(module, torch.nn.Conv2d):  # as a tower starts, hardly anything comes through its stages
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_in")
-    tower = towers[0] if request.param == 1 else TowerPair(*towers)
-    config = MIDSConfig(dim=32, image_dim=48 * request.param, unfreeze=0, own_tower=request.param == 2)
+    tower = towers[0] if request.param == 1 else Eyes(towers[0], towers[1:])
+    config = MIDSConfig(dim=32, image_dim=48 * request.param, unfreeze=0, own_towers=["lite0"] * (request.param - 1))
     generator = torch.Generator().manual_seed(5)
     pixels = torch.rand(3, 224, 224, generator=generator) * 2 - 1
     ids = torch.randint(1, 50, (9,), generator=generator)
@@ -74,7 +74,7 @@ def on_tower(encoders, request):
 
 @pytest.mark.parametrize("label", list(Label))
 def test_on_nanos_tower_a_place_counts_as_far_as_the_logit_hangs_on_it(on_tower, label):
-    """The logit of the class is measured with one cell of the 14 x 14 stage (of both towers) made a little stronger,
+    """The logit of the class is measured with one cell of the 14 x 14 stage (of all towers) made a little stronger,
     then weaker."""
     mids, pixels, ids, mask = on_tower
     with torch.inference_mode():

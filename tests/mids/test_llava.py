@@ -208,4 +208,4 @@ def test_the_command(built, encoders, tmp_path, capsys):
 def test_a_towers_recipe_takes_no_other_image_encoder(tiny_run, make_tiny_recipe):
     recipe = make_tiny_recipe(mids={"image_encoder": "clip-vit-l14-336"})
     with pytest.raises(UsageError, match="nano's MIDS sees through nano's tower"):
-        Stages(recipe, tiny_run.data, tiny_run.folder)._tower_encoder()
+        Stages(recipe, tiny_run.data, tiny_run.folder)._tower_encoder([])

@@ -52,7 +52,8 @@ def test_everything_still_learns(encoders, heads, layers):
     assert [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum()] == []
 
 
-def test_two_heads_side_by_side_say_their_mean(heads):
-    one, two = torch.randn(5, 48), torch.randn(5, 48)
-    both = side_by_side(*heads)(torch.cat([one, two], 1))
-    torch.testing.assert_close(both, (heads[0](one) + heads[1](two)) / 2)
+def test_heads_side_by_side_say_their_mean(heads):
+    heads = [*heads, torch.nn.Linear(48, 1)]
+    seen = [torch.randn(5, 48) for _ in heads]
+    said = side_by_side(heads)(torch.cat(seen, 1))
+    torch.testing.assert_close(said, sum(head(one) for head, one in zip(heads, seen, strict=True)) / 3)

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModel, LlavaForConditionalGeneration
 
 from ffaa.errors import WeightsError
-from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, load_imagenet, pixel_tensor
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, lite_of, load_imagenet, pixel_tensor
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,20 @@ def test_imagenet_fills_the_whole_convolutional_part(fresh, lite0_state):
     assert torch.equal(state["stages.1.1.expand.0.weight"], lite0_state["_blocks.2._expand_conv.weight"])
     assert torch.equal(state["stages.6.0.project.0.weight"], lite0_state["_blocks.15._project_conv.weight"])
     assert all(torch.equal(state[k], v) for k, v in own.items())  # residual branch and projections are left alone
+
+
+def test_a_deeper_one_is_filled_and_known_by_its_names(lite0_state, lite1_state):
+    deeper = ForensicVisionModel(ForensicVisionConfig(hidden_size=32, lite="lite1"))
+    load_imagenet(deeper, lite1_state)
+    last = deeper.stages[6][0].project[0].weight
+    assert torch.equal(last, lite1_state["_blocks.20._project_conv.weight"])
+    assert lite_of(deeper.state_dict()) == "lite1"
+    assert lite_of(ForensicVisionModel(ForensicVisionConfig(hidden_size=32)).state_dict()) == "lite0"
+    assert lite_of([f"tower.{name}" for name in deeper.state_dict()], "tower.") == "lite1"
+    with pytest.raises(WeightsError, match="no vision tower: 0 blocks"):
+        lite_of(lite1_state)
+    with pytest.raises(WeightsError, match=r"EfficientNet-Lite1 weights do not fit: missing .*stages\.6\.0"):
+        load_imagenet(deeper, lite0_state)
 
 
 def test_imagenet_weights_are_copied(fresh, lite0_state):

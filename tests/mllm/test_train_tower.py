@@ -8,7 +8,14 @@ from safetensors.torch import load_file, save_file
 from ffaa.data.crops import plain_face, read_photo
 from ffaa.mllm import train_tower as module
 from ffaa.mllm.tower import pixel_tensor
-from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower, tower_scores, train_tower
+from ffaa.mllm.train_tower import (
+    TowerArgs,
+    average_towers,
+    imagenet_tower,
+    load_tower,
+    tower_scores,
+    train_tower,
+)
 
 ARGS = TowerArgs(epochs=2, batch=4, workers=0, bf16=False, save_every=2, blend=0.5)
 
@@ -23,7 +30,7 @@ def rows(tiny_rows):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, tiny_manifest, rows, lite0_state):
     out = tmp_path_factory.mktemp("tower")
-    return out, train_tower(ARGS, rows, tiny_manifest, out, lite0_state, 0.0, 0)
+    return out, train_tower(ARGS, rows, tiny_manifest, out, imagenet_tower(lite0_state, 0), 0.0, 0)
 
 
 def test_writes_what_it_learnt(whole, lite0_state):
@@ -98,14 +105,14 @@ def test_a_killed_run_ends_with_the_same_weights(whole, rows, tiny_manifest, lit
     if calls == 6:
         monkeypatch.setattr(module, "tower_scores", _dies_at_second_call(module.tower_scores))
     with pytest.raises(KilledError):
-        train_tower(ARGS, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+        train_tower(ARGS, rows, tiny_manifest, tmp_path, imagenet_tower(lite0_state, 0), 0.0, 0)
     assert (tmp_path / "tower.state.pt").exists()
     assert not (tmp_path / "tower.json").exists()
     monkeypatch.undo()
 
     resumed = []
     monkeypatch.setattr(module, "train_sample", lambda *a, **k: resumed.append(1) or sample(*a, **k))
-    figures = train_tower(ARGS, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    figures = train_tower(ARGS, rows, tiny_manifest, tmp_path, imagenet_tower(lite0_state, 0), 0.0, 0)
     assert len(resumed) == (6 - (2 if calls == 2 else 4)) * 4
     want, found = (load_file(folder / "tower.safetensors") for folder in (whole[0], tmp_path))
     assert figures == whole[1]
@@ -145,7 +152,7 @@ def test_doubled_collections_are_drawn_twice(rows, tiny_manifest, lite0_state, t
     monkeypatch.setattr(module, "_Samples", Samples)
     args = ARGS.model_copy(update={"double": ["tiny"]})
     with pytest.raises(KilledError):
-        train_tower(args, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+        train_tower(args, rows, tiny_manifest, tmp_path, imagenet_tower(lite0_state, 0), 0.0, 0)
     assert len(seen["rows"]) == 6 * 2 + 6  # reals twice, fakes once
     assert seen["total"] == 2 * (18 // 4) * 4
 
@@ -155,18 +162,18 @@ def test_a_collection_is_left_out_and_augmentations_have_their_strength(
 ):
     drawn = []
 
-    def note(root, row, size, rng, blend, decode, colours, strength, together, edited):
-        drawn.append((row.dataset, strength, together, edited))
+    def note(root, row, size, rng, blend, decode, colours, strength, together):
+        drawn.append((row.dataset, strength, together))
         if len(drawn) == 4:
             raise KilledError
 
     real = module.train_sample
     monkeypatch.setattr(module, "train_sample", lambda *a: note(*a) or real(*a))
     mixed = [r.model_copy(update={"dataset": "other"}) if i % 2 else r for i, r in enumerate(rows)]
-    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25, "together": True, "edited": 0.3})
+    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25, "together": True})
     with pytest.raises(KilledError):
-        train_tower(args, mixed, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
-    assert drawn == [("other", 0.25, True, 0.3)] * 4
+        train_tower(args, mixed, tiny_manifest, tmp_path, imagenet_tower(lite0_state, 0), 0.0, 0)
+    assert drawn == [("other", 0.25, True)] * 4
 
 
 def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, monkeypatch):
@@ -180,6 +187,24 @@ def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, m
     again = data[7]  # whatever was read before
     assert np.array_equal(again[0], first[7][0])
     assert np.array_equal(again[3], first[7][3])
+
+
+def test_what_imagenet_filled_moves_slower(rows, tiny_manifest, lite0_state, tmp_path):
+    """By the share of the rate that the recipe names; the residual branch and the heads move as ever."""
+    moved = {}
+    for share in (1.0, 0.01):
+        args = ARGS.model_copy(update={"epochs": 1, "pretrained": share, "weight_decay": 0.0})
+        out = tmp_path / str(share)
+        train_tower(args, rows, tiny_manifest, out, imagenet_tower(lite0_state, 0), 0.0, 0)
+        own = torch.load(out / "tower.state.pt", weights_only=True)["model"]
+        begun = imagenet_tower(lite0_state, 0)
+        for part, model in (("tower", begun[0]), ("heads", begun[1])):
+            for name, value in model.named_parameters():
+                kind = "given" if name.startswith(("stem", "stages", "head.")) else "new"
+                found = float((own[f"{part}.{name}"] - value.detach()).abs().max())
+                moved[share, kind] = max(moved.get((share, kind), 0), found)
+    assert moved[0.01, "given"] == pytest.approx(0.01 * moved[1.0, "given"], rel=0.05)
+    assert moved[0.01, "new"] == pytest.approx(moved[1.0, "new"], rel=0.3)
 
 
 def test_a_share_of_the_samples_takes_on_the_look_of_another_photo(rows, tiny_manifest, monkeypatch):
@@ -197,7 +222,7 @@ def test_a_share_of_the_samples_takes_on_the_look_of_another_photo(rows, tiny_ma
 def test_what_is_kept_is_the_average_of_the_weights(rows, tiny_manifest, lite0_state, tmp_path, whole):
     """With a decay of nearly 1 the average stays near the weights of the first step, while the model moves on."""
     args = ARGS.model_copy(update={"average": 0.999})
-    train_tower(args, rows, tiny_manifest, tmp_path, lite0_state, 0.0, 0)
+    train_tower(args, rows, tiny_manifest, tmp_path, imagenet_tower(lite0_state, 0), 0.0, 0)
     own = torch.load(tmp_path / "tower.state.pt", weights_only=True)["model"]
     plain = load_file(whole[0] / "tower.safetensors")
     kept = load_file(tmp_path / "tower.safetensors")

@@ -28,7 +28,8 @@ Detectors = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]WHICH",
-        help="A name of `ffaa weights list`, a model's folder or that of a trained baseline; or another model to ask: "
+        help="A name of `ffaa weights list`, a model's folder or that of a trained baseline, the tower.safetensors "
+        "of a run; or another model to ask: "
         "openai:MODEL@URL (key: OPENAI_API_KEY), hf:FOLDER. May be given more than once. Default: nano.",
     ),
 ]

@@ -83,30 +83,12 @@ def _train_region(row: Row, rng: np.random.Generator) -> Box:
 
 
 @cache
-def augmentation(size: int, strength: float = 1.0, edited: float = 0.0) -> Any:
-    """The paper's MIDS augmentations and a change of size, with probabilities scaled by `strength`.
-
-    edited: the probability of what people do to photos that they publish, sharpening and tone curves; half of it that
-    of an earlier compression.
-    """
+def augmentation(size: int, strength: float = 1.0) -> Any:
+    """The paper's MIDS augmentations and a change of size, with probabilities scaled by `strength`."""
     import albumentations as A
 
-    editing = [
-        A.ImageCompression(quality_range=(60, 95), p=0.5 * edited),
-        A.OneOf(
-            [
-                A.Sharpen(alpha=(0.1, 0.4), lightness=(0.9, 1.1), p=1),
-                A.UnsharpMask(blur_limit=(3, 7), alpha=(0.2, 0.8), threshold=0, p=1),
-                A.CLAHE(clip_limit=(1, 2.5), p=1),
-                A.RandomGamma((75, 130), p=1),
-                A.RandomToneCurve(0.15, p=1),
-            ],
-            p=edited,
-        ),
-    ]
     return A.Compose(
         [
-            *(editing if edited else []),
             A.RandomScale((-0.45, -0.05), interpolation=cv2.INTER_AREA, p=0.25 * strength),
             A.OneOf([A.GaussianBlur((3, 5), p=1), A.MotionBlur(3, p=1)], p=0.12 * strength),
             A.RandomBrightnessContrast(0.18, 0.25, p=0.5),
@@ -166,12 +148,11 @@ def train_sample(
     colours: Row | None = None,
     strength: float = 1.0,
     together: bool = False,
-    edited: float = 0.0,
 ) -> Sample:
     """An augmented training crop.
 
     blend, decode: the shares of real photos that become forgeries, self-blended or with the traces of a decoder.
-    colours: a row whose look the crop takes on, more or less. strength, edited: see `augmentation`. together: one draw
+    colours: a row whose look the crop takes on, more or less. strength: see `augmentation`. together: one draw
     decides which augmentations apply, so that half of the samples get none and a few get all.
     """
     photo = read_photo(root, row)
@@ -198,7 +179,7 @@ def train_sample(
     if rng.random() < 0.5:
         face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
         left, right = size - right, size - left
-    transform = augmentation(size, strength, edited)
+    transform = augmentation(size, strength)
     if together:
         transform.set_random_seed(int(rng.integers(2**31)))
     else:

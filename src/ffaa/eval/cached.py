@@ -147,9 +147,8 @@ def engine_of(stages: Stages) -> Engine:
     tokens = AnswerTokens(AutoTokenizer.from_pretrained(text.folder), TEXT_MAX_TOKENS, mids.config.masked)
     temperature = json.loads((folder / "mids.json").read_text(encoding="utf-8"))["temperature"]
     engine = Engine(stages.recipe.name, mllm, mids, tokens, SIZE, True, temperature, torch.device("cpu"), {})
-    if own := stages.mids_tower():
-        files = [folder / name for name in ("tower.safetensors", own)]
-        engine.heads, engine.own_heads = (half_tower(file)[1] for file in files)
+    if own := stages.mids_towers():
+        engine.heads, *engine.own_heads = (half_tower(folder / name)[1] for name in ("tower.safetensors", *own))
     return engine
 
 
@@ -157,8 +156,8 @@ def engine_of(stages: Stages) -> Engine:
 def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
     """What is decided about every photo from its answers in the folder, in the order of `rows`.
 
-    says: 'ffaa' and 'majority' (with MIDS), 'anchor only', 'tower' (its linear head), and 'towers' where MIDS has a
-    second one (the mean of both heads' logits).
+    says: 'ffaa' and 'majority' (with MIDS), 'anchor only', 'tower' (its linear head), and 'towers' where MIDS has
+    more of them (the mean of all heads' logits).
     """
     array, found = features.load(stages.folder, FEATURES)
     answered = list(read_jsonl(stages.folder / ANSWERS, Mined))
@@ -174,9 +173,9 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
         if engine is not None:
             layers = _layers(engine, array[i], stages, row)
             own, chosen = _decided(engine, answers, layers)
-            both = engine.towers_score(layers)
+            every = engine.towers_score(layers)
             says = {"ffaa": own, **says, "majority": majority_says(m.results)}
-            says |= {} if both is None else {"towers": scored(both)}
+            says |= {} if every is None else {"towers": scored(every)}
         judgement = Judgement(
             says=says, seconds=0.0, results=m.results, difficulty=difficulty(m.results) if engine else None,
             said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
@@ -187,7 +186,7 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
 
 def _layers(engine: Engine, kept: np.ndarray, stages: Stages, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
     """MIDS's (last, previous) of a photo: kept ones, or, where it has eyes of its own, computed from the crop."""
-    if engine.mids.config.unfreeze or engine.mids.config.own_tower:
+    if engine.mids.config.unfreeze or engine.mids.config.own_towers:
         image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
         return engine.mids.encode_image(engine.pixels(image))
     previous, last = torch.from_numpy(np.array(kept)).unsqueeze(1)

@@ -12,14 +12,16 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 
 from ffaa.assistant import Assistant, choose_device
 from ffaa.data.faces import resize_square
-from ffaa.errors import UsageError
+from ffaa.errors import UsageError, WeightsError
 from ffaa.mids.train import majority
+from ffaa.mllm.tower import pixel_tensor
 from ffaa.settings import load_yaml
 from ffaa.types import Answer, Difficulty, Face, ForgeryType, JudgedSentence, Label, Record, UnparsedAnswer
-from ffaa.weights import MODEL_FILE, model_names
+from ffaa.weights import MODEL_FILE, model_names, sha256
 
 UNSURE = 0.5  # the score of a face of which nothing could be read, and the usual threshold
 ASKED = ("openai:", "hf:")
@@ -95,16 +97,16 @@ class Explainer(Detector, Protocol):
 
 class Ffaa:
     """The assistant. Its rows: NAME (MIDS decides), NAME/anchor (the MLLM alone), NAME/majority (of the three
-    determinations), NAME/tower where the model has a tower with a linear head, and NAME/towers (the mean of both heads'
-    logits) where MIDS has a second one."""
+    determinations), NAME/tower where the model has a tower with a linear head, and NAME/towers (the mean of all heads'
+    logits) where MIDS has more of them."""
 
     def __init__(self, assistant: Assistant, name: str = ""):
         self._assistant, engine = assistant, assistant.engine
         self.name = name or engine.name
         parts = ["anchor", "majority"] + ["tower"] * (engine.heads is not None)
-        parts += ["towers"] * (engine.own_heads is not None)
+        parts += ["towers"] * bool(engine.own_heads)
         self.rows = (self.name, *(f"{self.name}/{part}" for part in parts))
-        modules = [engine.mllm.model, engine.mids, *(h for h in (engine.heads, engine.own_heads) if h is not None)]
+        modules = [engine.mllm.model, engine.mids, *filter(None, [engine.heads]), *engine.own_heads]
         sizes = {id(p): p.numel() for module in modules for p in module.parameters()}  # the trunk may be shared
         self._size = engine.image_size
         self.about = About(
@@ -160,8 +162,8 @@ class Ffaa:
         pixels = engine.pixels(face.image)
         previous, last = engine.mllm.model.model.vision_tower(pixels).hidden_states
         score = engine.heads.opinion((previous.cpu(), last.cpu()))[0][0]
-        both = None if engine.own_heads is None else engine.towers_score(engine.mids.encode_image(pixels))
-        return [scored(score)] + ([] if both is None else [scored(both)])
+        every = engine.towers_score(engine.mids.encode_image(pixels)) if engine.own_heads else None
+        return [scored(score)] + ([] if every is None else [scored(every)])
 
 
 class Scorer(Protocol):
@@ -180,7 +182,7 @@ class Scorer(Protocol):
 
 
 class Baseline:
-    """A trained baseline: fake where its score is at least 0.5, as published."""
+    """A trained baseline, or a tower alone: fake where its score is at least 0.5, as published."""
 
     def __init__(self, trained: Scorer, name: str = ""):
         self._trained, self.name = trained, name or trained.name
@@ -198,11 +200,39 @@ class Baseline:
         return [Judgement(says={self.name: scored(s)}, seconds=seconds) for s in scores]
 
 
+class TowerFile:
+    """A vision tower of `ffaa train tower` with its linear head, without language model and MIDS; a `Scorer`.
+
+    Raises WeightsError for a file that holds something else.
+    """
+
+    threshold = None
+
+    def __init__(self, path: Path, device: str):
+        from ffaa.mllm.train_tower import load_tower  # the training's parts, which most runs do not need
+
+        try:
+            tower, heads = load_tower(path)
+        except (SafetensorError, RuntimeError, WeightsError) as error:
+            raise WeightsError(f"{path}: holds no tower; give the tower.safetensors of a run of ffaa train") from error
+        self._tower, self._heads = tower.to(device), heads.to(device)  # type: ignore[arg-type]  # transformers wraps to
+        self.name, self.files, self.device = path.parent.name, {path.name: sha256(path)}, device
+        self.image_size = tower.config.image_size
+        self.parameters = sum(p.numel() for part in (tower, heads) for p in part.parameters())
+
+    @torch.inference_mode()
+    def scores(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Forgery scores (N,) in [0, 1] of uint8 RGB crops."""
+        pixels = pixel_tensor([resize_square(crop, self.image_size) for crop in crops]).to(self.device)
+        score: np.ndarray = self._heads.forgery_logit(self._tower(pixels).hidden_states).sigmoid().cpu().numpy()
+        return score
+
+
 def load_detectors(
     given: Sequence[str], device: str, asking: Path | None = None, replies: Path | None = None
 ) -> list[Detector]:
-    """One detector per `[NAME=]WHICH`: a registered model, a model's folder, the folder of a trained baseline, or
-    another model that is asked (`openai:MODEL@URL`, `hf:FOLDER`).
+    """One detector per `[NAME=]WHICH`: a registered model, a model's folder, the folder of a trained baseline, the
+    tower.safetensors of a run of `ffaa train`, or another model that is asked (`openai:MODEL@URL`, `hf:FOLDER`).
 
     asking: settings of `ffaa.eval.asked.Asking`, YAML. replies: file that keeps paid replies. Raises UsageError for
     what is none of these, and where two have one name.
@@ -228,6 +258,8 @@ def _asked(which: str, device: str, name: str, asking: Path | None, replies: Pat
 
 def _load(which: str, device: str, name: str) -> Detector:
     folder = Path(which)
+    if folder.suffix == ".safetensors" and folder.is_file():
+        return Baseline(TowerFile(folder, str(choose_device(device))), name)
     if which in model_names() or not folder.is_dir() or (folder / MODEL_FILE).is_file():
         return Ffaa(Assistant(which, device=device), name)  # says what is wrong where it is no model
     from ffaa.baselines.trained import load_trained  # seven architectures that most runs do not need

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ffaa import weights
 from ffaa.errors import WeightsError
+from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.mids.pair import TowerPair
-from ffaa.mllm.tower import ForensicVisionModel
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
 from ffaa.types import Record
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def load(path: str | Path, text_encoder: nn.Module, image_encoder: nn.Module) ->
     """A file written by `save` -> MIDS in eval mode, on the CPU; the encoders must be those it was trained with.
 
     An image encoder of which the file brings trained blocks is copied: others may use the one that is given. To a MIDS
-    with a tower of its own, the one that is given is the shared one.
+    with towers of its own, the one that is given is the shared one.
     Raises WeightsError when the file cannot be read, or has missing, unexpected or misshapen keys.
     """
     try:
@@ -74,11 +74,12 @@ def load(path: str | Path, text_encoder: nn.Module, image_encoder: nn.Module) ->
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
     except ValidationError as error:
         raise WeightsError(f"{path} carries no valid MIDS config; write it with ffaa.mids.checkpoint.save") from error
-    if config.own_tower:
+    if config.own_towers:
         if not isinstance(image_encoder, ForensicVisionModel):
-            raise WeightsError(f"{path} has a tower beside nano's, and the model is no nano")
-        tower: Any = image_encoder.config
-        image_encoder = TowerPair(image_encoder, ForensicVisionModel(tower))
+            raise WeightsError(f"{path} has towers beside nano's, and the model is no nano")
+        size, width = image_encoder.config.image_size, image_encoder.config.hidden_size
+        own = (ForensicVisionModel(ForensicVisionConfig(size, width, lite)) for lite in config.own_towers)
+        image_encoder = Eyes(image_encoder, own)
     mids = MIDS(text_encoder, copy.deepcopy(image_encoder) if config.unfreeze else image_encoder, config)
     mids.load_trainable_state(state)
     return mids.eval()

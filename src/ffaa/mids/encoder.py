@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ffaa.errors import UsageError
-from ffaa.mids.pair import TowerPair
+from ffaa.mids.eyes import Eyes
 from ffaa.mllm.tower import GRID, RESIDUAL, STAGES, STEM, ForensicVisionModel
 
 Unfreeze = int | Literal["all"]
@@ -32,9 +32,9 @@ def blocks(encoder: nn.Module) -> nn.ModuleList:
 
 
 def fine_stages(encoder: nn.Module) -> list[nn.Module]:
-    """The stage of nano's tower, or of either, that gives its last map finer than its patches: (B, 112, 14, 14) beside
+    """The stage of nano's tower, or of each, that gives its last map finer than its patches: (B, 112, 14, 14) beside
     7 x 7. None for a transformer, whose blocks all have the patches' own grid."""
-    towers = [encoder.shared, encoder.own] if isinstance(encoder, TowerPair) else [encoder]
+    towers = encoder.towers if isinstance(encoder, Eyes) else [encoder]
     return [tower.stages[_FINE] for tower in towers if isinstance(tower, ForensicVisionModel)]
 
 
@@ -59,9 +59,9 @@ def trained_names(encoder: nn.Module, unfreeze: Unfreeze) -> frozenset[str]:
 
 
 def saved_names(encoder: nn.Module, unfreeze: Unfreeze) -> frozenset[str]:
-    """Names of what MIDS's file brings of its image encoder: what is trained, and a tower of its own."""
+    """Names of what MIDS's file brings of its image encoder: what is trained, and towers of its own."""
     own = (name for name in encoder.state_dict() if name.startswith("own."))
-    return trained_names(encoder, unfreeze) | frozenset(own if isinstance(encoder, TowerPair) else ())
+    return trained_names(encoder, unfreeze) | frozenset(own if isinstance(encoder, Eyes) else ())
 
 
 class _ReachedError(Exception):

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPVisionModel, 
 
 from ffaa import weights
 from ffaa.errors import WeightsError
+from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS, MIDSConfig
-from ffaa.mids.pair import TowerPair
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mids.train import MidsArgs
 
@@ -62,7 +62,7 @@ def fresh(args: MidsArgs, text: Encoder, image: Encoder, max_tokens: int, seed: 
     torch.manual_seed(seed)
     config = MIDSConfig(
         dim=text.width, image_dim=image.width, num_self_attention=args.self_attention, unfreeze=args.unfreeze,
-        masked=args.masked, own_tower=isinstance(image.model, TowerPair),
+        masked=args.masked, own_towers=image.model.own_towers if isinstance(image.model, Eyes) else [],
     )  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mids = MIDS(text.model, image.model, config).to(device)

@@ -15,6 +15,7 @@ from ffaa.errors import UsageError, WeightsError
 from ffaa.mids.encoder import Unfreeze, saved_names, trained_names
 from ffaa.mids.fusion import AttentionBlock, DualCrossAttention
 from ffaa.mids.label import NUM_CLASSES
+from ffaa.mllm.tower import Lite
 
 
 class MIDSConfig(BaseModel):
@@ -35,8 +36,8 @@ class MIDSConfig(BaseModel):
     masked: bool = Field(
         default=True, description="it reads description and reasoning; False: result, probability and type as well"
     )
-    own_tower: bool = Field(
-        default=False, description="its image encoder is a `TowerPair`, whose second tower it brings; unfreeze is 0"
+    own_towers: list[Lite] = Field(
+        default_factory=list, description="its image encoder is `Eyes`, of which it brings these; unfreeze is 0 then"
     )
 
     @model_validator(mode="after")
@@ -45,7 +46,7 @@ class MIDSConfig(BaseModel):
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.unfreeze != "all" and self.unfreeze < 0:
             raise ValueError(f"unfreeze is a number of blocks or 'all', not {self.unfreeze}")
-        if self.own_tower and self.unfreeze:
+        if self.own_towers and self.unfreeze:
             raise ValueError("with a tower of its own, unfreeze must be 0")
         return self
 

@@ -6,6 +6,8 @@ first what they say, and learns what the answers add to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +19,12 @@ _CLS_LAST, _CLS_PREVIOUS = 0, 3  # places of the two image vectors among the six
 
 
 @torch.no_grad()
-def side_by_side(one: nn.Linear, two: nn.Linear) -> nn.Linear:
-    """Two heads C -> 1 as one 2 C -> 1: the mean of their logits, for vectors that lie side by side (`TowerPair`)."""
-    both = nn.Linear(one.in_features + two.in_features, 1)
-    both.weight.copy_(torch.cat([one.weight, two.weight], 1) / 2)
-    both.bias.copy_((one.bias + two.bias) / 2)
-    return both
+def side_by_side(heads: Sequence[nn.Linear]) -> nn.Linear:
+    """N heads C -> 1 as one N C -> 1: the mean of their logits, for vectors that lie side by side (`Eyes`)."""
+    all_of_them = nn.Linear(sum(head.in_features for head in heads), 1)
+    all_of_them.weight.copy_(torch.cat([head.weight for head in heads], 1) / len(heads))
+    all_of_them.bias.copy_(torch.stack([head.bias for head in heads]).mean(0))
+    return all_of_them
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""nano's vision tower: EfficientNet-Lite0 with a residual (NPR-like) branch beside it, as a transformers model.
+"""nano's vision tower: EfficientNet-Lite with a residual (NPR-like) branch beside it, as a transformers model.
 
 `hidden_states` are (previous, last), each (B, 1 + 49, hidden_size) with the pooled vector first: the layout
 that `LlavaForConditionalGeneration` and MIDS expect of any vision tower.
@@ -7,8 +7,8 @@ Sources: EfficientNet-Lite (Tan & Le 2019; SiLU and squeeze-excite replaced by R
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,22 +20,25 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ffaa.errors import WeightsError
 
-# (expansion, kernel, stride, output channels, repeats) of the seven stages
-STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4),
-          (6, 3, 1, 320, 1))  # fmt: skip
+Lite = Literal["lite0", "lite1"]
+# (expansion, kernel, stride, output channels) of the seven stages, and how many blocks each has
+STAGES = ((1, 3, 1, 16), (6, 3, 2, 24), (6, 5, 2, 40), (6, 3, 2, 80), (6, 5, 1, 112), (6, 5, 2, 192), (6, 3, 1, 320))
+BLOCKS: dict[Lite, tuple[int, ...]] = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1)}
 STEM, HEAD, PREVIOUS = 32, 1280, 192
 RESIDUAL = (32, 48, 64, 96)
 GRID = 7
 
 
 class ForensicVisionConfig(PretrainedConfig):
-    """image_size: side of the square input, pixels (a multiple of 32). hidden_size: width of both output layers."""
+    """image_size: side of the square input, pixels (a multiple of 32). hidden_size: width of both output layers. lite:
+    which EfficientNet-Lite; Lite1 is deeper."""
 
     model_type = "ffaa_forensic_vision"
 
-    def __init__(self, image_size: int = 224, hidden_size: int = 384, **kwargs: Any) -> None:
+    def __init__(self, image_size: int = 224, hidden_size: int = 384, lite: Lite = "lite0", **kwargs: Any) -> None:
         self.image_size = image_size
         self.hidden_size = hidden_size
+        self.lite = lite
         self.patch_size = image_size // GRID
         self.num_hidden_layers = 2
         super().__init__(**kwargs)
@@ -112,9 +115,9 @@ class ForensicVisionModel(PreTrainedModel):
         super().__init__(config)
         self.stem = _conv(3, STEM, 3, 2)
         stages, width = [], STEM
-        for expansion, kernel, stride, outputs, repeats in STAGES:
+        for (expansion, kernel, stride, outputs), count in zip(STAGES, BLOCKS[config.lite], strict=True):
             blocks = []
-            for i in range(repeats):
+            for i in range(count):
                 blocks.append(Block(width, outputs, expansion, kernel, stride if i == 0 else 1))
                 width = outputs
             stages.append(nn.Sequential(*blocks))
@@ -182,14 +185,14 @@ def pixel_tensor(images: Sequence[np.ndarray]) -> Tensor:
 
 
 def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> None:
-    """Fill the convolutional part from the published EfficientNet-Lite0 state dict (its classifier is left out).
+    """Fill the convolutional part from the published EfficientNet-Lite state dict (its classifier is left out).
 
     Raises WeightsError when a tensor of that part is missing or one of the file stays unused.
     """
     names = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn1": "head.1"}
     inner = {"_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1",
              "_project_conv": "project.0", "_bn2": "project.1"}  # fmt: skip
-    places = [(s, i) for s, stage in enumerate(STAGES) for i in range(stage[-1])]
+    places = [(s, i) for s, count in enumerate(BLOCKS[model.config.lite]) for i in range(count)]
     # a block without expansion numbers its norms from the depthwise one, as the others do
     names |= {
         f"_blocks.{number}.{name}": f"stages.{stage}.{block}.{own}"
@@ -204,10 +207,23 @@ def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> No
     own = {k for k in model.state_dict() if k.startswith(("stem.", "stages.", "head."))}
     if own != set(renamed):
         raise WeightsError(
-            f"EfficientNet-Lite0 weights do not fit: missing {sorted(own - set(renamed))}, "
+            f"EfficientNet-{model.config.lite.title()} weights do not fit: missing {sorted(own - set(renamed))}, "
             f"unexpected {sorted(set(renamed) - own)}; get the file again"
         )
     model.load_state_dict({**model.state_dict(), **renamed})
+
+
+def lite_of(names: Iterable[str], prefix: str = "") -> Lite:
+    """Which EfficientNet-Lite a tower's state dict is of, by the number of blocks in its second stage.
+
+    prefix: of the tower's names. Raises WeightsError where they are no tower's.
+    """
+    start = f"{prefix}stages.1."
+    count = len({name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)})
+    for lite, blocks in BLOCKS.items():
+        if blocks[1] == count:
+            return lite
+    raise WeightsError(f"no vision tower: {count} blocks in '{start}'; take a tower that `ffaa train` made")
 
 
 AutoConfig.register(ForensicVisionConfig.model_type, ForensicVisionConfig)

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ffaa.data.crops import plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row, held_for_mids
-from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, load_imagenet, pixel_tensor
+from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, Lite, lite_of, load_imagenet, pixel_tensor
 from ffaa.mllm.tower_heads import TYPES, TowerHeads
 from ffaa.types import Label
 
@@ -36,16 +36,18 @@ class TowerArgs(BaseModel):
     epochs: int = Field(3, ge=1, description="passes over as many samples as the training part holds")
     batch: int = Field(32, ge=2)
     lr: float = Field(1e-3, gt=0, description="peak learning rate; one cycle, cosine down to zero")
+    pretrained: float = Field(1.0, gt=0, le=1, description="share of `lr` for what starts from ImageNet weights")
     weight_decay: float = Field(0.02, ge=0)
     blend: float = Field(0.25, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
     decode: float = Field(0.0, ge=0, le=1, description="share of real photos that get the traces of a decoder")
     colours: float = Field(0.0, ge=0, le=1, description="share of samples that take on the look of another photo")
     strength: float = Field(1.0, ge=0, le=2, description="of the augmentations that take traces away: their shares")
-    edited: float = Field(0.0, ge=0, le=1, description="share of samples that are sharpened or get another tone curve")
     together: bool = Field(False, description="one draw for all augmentations: half of the samples get none")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
     without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
+    start: Lite = Field("lite0", description="EfficientNet-Lite whose ImageNet weights fill it; lite1: `mids_towers`")
+    seed: int = Field(0, ge=0, description="added to the recipe's, for other draws than another tower's")
     bf16: bool = True
     workers: int = Field(2, ge=0)
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
@@ -73,7 +75,7 @@ class _Samples(Dataset):
         colours = self.rows[int(rng.integers(len(self.rows)))] if rng.random() < self.args.colours else None
         row, args = self.rows[order[place]], self.args
         sample = train_sample(
-            self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength, args.together, args.edited
+            self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength, args.together
         )
         return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
 
@@ -99,19 +101,45 @@ def tower_scores(
     return np.concatenate(scores), np.concatenate(kinds)
 
 
+def _groups(both: nn.ModuleDict, args: TowerArgs) -> list[dict[str, Any]]:
+    """Parameters for the optimizer: no decay for vectors, another rate for what ImageNet weights fill."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in both.named_parameters():
+        key = (name.startswith(("tower.stem.", "tower.stages.", "tower.head.")), parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": part, "lr": args.lr * (args.pretrained if given else 1), "weight_decay": args.weight_decay * decays}
+        for (given, decays), part in groups.items()
+    ]
+
+
+def imagenet_tower(
+    state: Mapping[str, Tensor], seed: int, lite: Lite = "lite0"
+) -> tuple[ForensicVisionModel, TowerHeads]:
+    """A tower and its heads before any training: ImageNet weights, and what those lack random by the seed."""
+    torch.manual_seed(seed)
+    tower = ForensicVisionModel(ForensicVisionConfig(lite=lite))
+    load_imagenet(tower, state)
+    return tower, TowerHeads(tower.config.hidden_size)
+
+
 def train_tower(
-    args: TowerArgs, rows: list[Row], root: Path, out: Path, imagenet: dict[str, Tensor], held: float, seed: int
+    args: TowerArgs,
+    rows: list[Row],
+    root: Path,
+    out: Path,
+    start: tuple[ForensicVisionModel, TowerHeads],
+    held: float,
+    seed: int,
 ) -> dict:
     """Train, checkpoint every `save_every` steps into `out`, resume from there; returns validation figures.
 
+    start: the tower and heads to train, in place, as `imagenet_tower` or `load_tower` gives them.
     Writes out/tower.safetensors (tower and heads of the epoch with the best validation AUC) and out/tower.json.
     """
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    tower = ForensicVisionModel(ForensicVisionConfig())
-    load_imagenet(tower, imagenet)
+    tower, heads = start
     tower = tower.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers wraps nn.Module.to
-    heads = TowerHeads(tower.config.hidden_size)
     train = [r for r in rows if r.split == "train" and not held_for_mids(r, held)]
     train = [r for r in train if r.dataset not in args.without]
     val = [r for r in rows if r.split == "val"]
@@ -124,11 +152,7 @@ def train_tower(
     both = nn.ModuleDict({"tower": tower, "heads": heads})
     averaged = AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(args.average), use_buffers=True)
     kept: Any = averaged.module
-    decay = [p for p in both.parameters() if p.ndim > 1]
-    plain = [p for p in both.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": args.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=args.lr
-    )
+    optimizer = torch.optim.AdamW(_groups(both, args), lr=args.lr)
 
     def rate(step: int) -> float:
         warm = max(1, total // 20)
@@ -212,7 +236,8 @@ def average_towers(files: Sequence[Path], out: Path) -> None:
 
 def load_tower(path: Path) -> tuple[ForensicVisionModel, TowerHeads]:
     """The tower and its heads from `train_tower`'s file, strict, in evaluation mode."""
-    tower = ForensicVisionModel(ForensicVisionConfig())
+    state = load_file(path)
+    tower = ForensicVisionModel(ForensicVisionConfig(lite=lite_of(state, "tower.")))
     heads = TowerHeads(tower.config.hidden_size)
-    nn.ModuleDict({"tower": tower, "heads": heads}).load_state_dict(load_file(path))
+    nn.ModuleDict({"tower": tower, "heads": heads}).load_state_dict(state)
     return tower.eval(), heads.eval()

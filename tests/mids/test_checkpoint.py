@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from ffaa.errors import WeightsError
 from ffaa.mids.checkpoint import MidsCard, load, load_published, save, save_card
+from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS, MIDSConfig
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
 from ffaa.weights import ASSETS
@@ -154,15 +155,19 @@ def test_a_file_from_before_a_setting_was_there_loads(small, tmp_path, make_enco
     assert load(tmp_path / "old.safetensors", *make_encoders()).config == small.config
 
 
-def test_the_released_nano_loads_unchanged(tiny_parts):
-    """Its MIDS is frozen in the image encoder and masked; every tensor is named as before."""
+def test_the_released_nano_loads(tiny_parts):
+    """Its MIDS is frozen in the image encoder and masked, and brings two towers beside the one that it is given."""
     from safetensors import safe_open
 
     with safe_open(ASSETS / "nano" / "mids.safetensors", "pt") as file:
         config = MIDSConfig.model_validate_json(file.metadata()["config"])
         names = set(file.keys())
-    assert (config.unfreeze, config.masked, config.num_self_attention) == (0, True, 3)
-    tower = ForensicVisionModel(ForensicVisionConfig(hidden_size=config.image_dim))
+    assert (config.unfreeze, config.masked, config.own_towers) == (0, True, ["lite0", "lite1"])
+    shared, *own = (
+        ForensicVisionModel(ForensicVisionConfig(hidden_size=config.image_dim // 3, lite=lite))
+        for lite in ("lite0", *config.own_towers)
+    )
     text = torch.nn.Linear(1, 1)
-    assert names == set(MIDS(text, tower, config).trainable_state())
-    assert load(ASSETS / "nano" / "mids.safetensors", text, tower).image_encoder is tower
+    assert names == set(MIDS(text, Eyes(shared, own), config).trainable_state())
+    found = load(ASSETS / "nano" / "mids.safetensors", text, shared).image_encoder
+    assert (found.shared is shared, found.own_towers) == (True, config.own_towers)

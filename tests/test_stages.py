@@ -36,16 +36,17 @@ def again(tiny_run, make_tiny_recipe, use_tiny_parts, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run.folder, folder)
     ran = []
-    stage = recipe_module.Run.stage
+    finish = recipe_module.Run.finish
 
-    def noted(self, name, inputs, outputs, work, *more):
-        stage(self, name, inputs, outputs, lambda: (ran.append(name), work()), *more)
+    def noted(self, name, inputs):
+        ran.append(name)
+        finish(self, name, inputs)
 
-    monkeypatch.setattr(recipe_module.Run, "stage", noted)
+    monkeypatch.setattr(recipe_module.Run, "finish", noted)
 
-    def run(data=tiny_run.data, until="mids", **changes):
+    def run(data=tiny_run.data, until="mids", at_once=1, **changes):
         ran.clear()
-        stages = Stages(make_tiny_recipe(**changes), data, folder)
+        stages = Stages(make_tiny_recipe(**changes), data, folder, at_once=at_once)
         getattr(stages, until)()
         return list(ran)
 

@@ -41,7 +41,8 @@ from ffaa.mllm.mine_server import ServerArgs
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train import ConversationData, train_mllm
-from ffaa.mllm.train_tower import TowerArgs, average_towers, imagenet_tower, load_tower, train_tower
+from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower
+from ffaa.mllm.train_towers import TowerJob, train_towers
 from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
@@ -64,12 +65,20 @@ class Stages:
     """The stages of `recipe` on the photos under `data`, writing into `folder`; `others`: see `Run`.
 
     texts: folder for MIDS's text features, which then stay there for other runs; default: removed after its training.
+    at_once: towers trained at the same time, see `train_towers`.
     """
 
     def __init__(
-        self, recipe: Recipe, data: Path, folder: Path, others: Sequence[Path] = (), texts: Path | None = None
+        self,
+        recipe: Recipe,
+        data: Path,
+        folder: Path,
+        others: Sequence[Path] = (),
+        texts: Path | None = None,
+        at_once: int = 1,
     ):
         self.recipe, self.folder, self.run, self._texts = recipe, folder, Run(folder, others), texts
+        self._at_once = at_once
         self.source = data / recipe.data.manifest
         self.template = TEMPLATES["nano-2"]
 
@@ -102,10 +111,12 @@ class Stages:
         recipe, file = self.recipe, "tower.safetensors"
 
         if not recipe.more_towers:
-            one = partial(self._train_tower, recipe.tower, self.folder)
-            self.run.stage("tower", self._tower_inputs(recipe.tower), [file], one, ["tower.state.pt"])
+            self.run.stage(
+                "tower", self._tower_inputs(recipe.tower), [file],
+                lambda: self._tower_job(recipe.tower, self.folder).run(), ["tower.state.pt"],
+            )  # fmt: skip
             return
-        files = [self._tower_apart(f"tower-{i}", args) for i, args in enumerate([recipe.tower, *recipe.more_towers])]
+        files = self._towers_apart("tower", [recipe.tower, *recipe.more_towers])
         mean = partial(average_towers, [self.folder / name for name in files], self.folder / file)
         self.run.stage("tower", self._inputs(*files), [file], mean)
 
@@ -113,24 +124,31 @@ class Stages:
         """Train the towers that MIDS has beside the MLLM's; returns their files in the run's folder."""
         if self.recipe.mids_towers:
             self.faces()
-        return [self._tower_apart(f"tower-mids-{i}", args) for i, args in enumerate(self.recipe.mids_towers)]
+        return self._towers_apart("tower-mids", self.recipe.mids_towers)
 
-    def _tower_apart(self, name: str, args: TowerArgs) -> str:
-        """A tower in a folder of its own; returns its file in the run's folder."""
-        file = f"{name}/tower.safetensors"
-        work = partial(self._train_tower, args, self.folder / name)
-        self.run.stage(name, self._tower_inputs(args), [file], work, [name])
-        return file
+    def _towers_apart(self, name: str, towers: Sequence[TowerArgs]) -> list[str]:
+        """Towers in folders of their own; returns their files in the run's folder."""
+        files = [f"{name}-{i}/tower.safetensors" for i in range(len(towers))]
+        jobs = {}
+        for file, args in zip(files, towers, strict=True):
+            own = str(Path(file).parent)
+            if self.run.begin(own, self._tower_inputs(args), [file], [own]):
+                jobs[own] = self._tower_job(args, self.folder / own)
+        train_towers(list(jobs.values()), self._at_once)
+        for own, job in jobs.items():
+            self.run.finish(own, self._tower_inputs(job.args))
+        return files
 
     def _tower_inputs(self, args: TowerArgs) -> dict[str, Any]:
         settings = args.model_dump(exclude={"workers", "save_every"})  # they change nothing
         return self._inputs("faces.parquet", tower=settings, held=self.recipe.data.held)
 
-    def _train_tower(self, args: TowerArgs, out: Path) -> None:
-        seed = self.recipe.seed + args.seed
+    def _tower_job(self, args: TowerArgs, out: Path) -> TowerJob:
         part = weights.part_folder(f"efficientnet-{args.start}")
-        start = imagenet_tower(torch.load(next(part.rglob("*.pth")), weights_only=True), seed, args.start)
-        train_tower(args, self.rows, self._root, out, start, self.recipe.data.held, seed)
+        return TowerJob(
+            args, self.folder / "faces.parquet", self._root, next(part.rglob("*.pth")), out, self.recipe.data.held,
+            self.recipe.seed + args.seed,
+        )  # fmt: skip
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""

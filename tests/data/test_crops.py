@@ -6,6 +6,7 @@ from PIL import Image
 from ffaa.data import crops
 from ffaa.data.crops import borrow_colours, plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row
+from ffaa.data.quality import measure_quality
 from ffaa.errors import InputError
 from ffaa.types import Box, ForgeryType, Label
 
@@ -250,3 +251,30 @@ def test_the_augmentation_is_the_same_for_the_same_generator(hopper):
         crops.seed_each(transform, np.random.default_rng(5))
         found.append(transform(image=hopper)["image"])
     assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("kind", [ForgeryType.REAL, ForgeryType.ENTIRE_FACE_SYNTHESIS])
+def test_a_share_of_both_classes_loses_its_fine_detail(root, monkeypatch, kind):
+    """Were it the forged alone, blur would be a mark of forgery."""
+    monkeypatch.setattr(crops, "augmentation", lambda size, strength: _Resize(size))
+
+    def sharpness(blurred):
+        made = [
+            train_sample(root, row(kind=kind), 192, np.random.default_rng(seed), blurred=blurred) for seed in range(60)
+        ]
+        assert {s.label for s in made} == {row(kind=kind).label}
+        return np.array([measure_quality(s.image).sharpness for s in made])
+
+    plain, all_of_them, some = sharpness(0.0), sharpness(1.0), sharpness(0.25)
+    assert np.median(all_of_them) < 0.3 * np.median(plain)
+    assert 6 <= (some < 0.7 * np.median(plain)).sum() <= 26
+
+
+def test_what_is_blurred_out_keeps_its_look(hopper):
+    face = np.ascontiguousarray(hopper[137:353, 161:377])
+    for seed in range(20):
+        out = crops.blur_out(face, np.random.default_rng(seed))
+        assert (out.shape, out.dtype) == (face.shape, np.uint8)
+        assert np.abs(out.mean((0, 1)) - face.mean((0, 1))).max() < 2
+        assert np.corrcoef(out.ravel(), face.ravel())[0, 1] > 0.9
+    assert crops.blur_out(face[:3, :3], np.random.default_rng(0)).shape == (3, 3, 3)

@@ -162,18 +162,18 @@ def test_a_collection_is_left_out_and_augmentations_have_their_strength(
 ):
     drawn = []
 
-    def note(root, row, size, rng, blend, decode, colours, strength, together):
-        drawn.append((row.dataset, strength, together))
+    def note(root, row, size, rng, blend, decode, colours, strength, together, blurred):
+        drawn.append((row.dataset, strength, together, blurred))
         if len(drawn) == 4:
             raise KilledError
 
     real = module.train_sample
     monkeypatch.setattr(module, "train_sample", lambda *a: note(*a) or real(*a))
     mixed = [r.model_copy(update={"dataset": "other"}) if i % 2 else r for i, r in enumerate(rows)]
-    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25, "together": True})
+    args = ARGS.model_copy(update={"without": ["tiny"], "strength": 0.25, "together": True, "blurred": 0.5})
     with pytest.raises(KilledError):
         train_tower(args, mixed, tiny_manifest, tmp_path, imagenet_tower(lite0_state, 0), 0.0, 0)
-    assert drawn == [("other", 0.25, True)] * 4
+    assert drawn == [("other", 0.25, True, 0.5)] * 4
 
 
 def test_an_epoch_holds_every_photo_once_in_another_order(rows, tiny_manifest, monkeypatch):
@@ -231,3 +231,14 @@ def test_what_is_kept_is_the_average_of_the_weights(rows, tiny_manifest, lite0_s
     assert torch.equal(own[name], torch.load(whole[0] / "tower.state.pt", weights_only=True)["model"][name])
     assert (kept[name] - begun).abs().mean() < 0.7 * (own[name] - begun).abs().mean()
     assert set(kept) == set(plain)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_only_where_the_processor_has_it(rows, tiny_manifest, lite0_state, tmp_path, monkeypatch, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    tower, heads = imagenet_tower(lite0_state, 0)
+    seen = []
+    tower.head.register_forward_hook(lambda module, _given, found: seen.append((module.training, found.dtype)))
+    args = ARGS.model_copy(update={"bf16": True, "epochs": 1})
+    train_tower(args, rows[:4] + rows[12:], tiny_manifest, tmp_path, (tower, heads), 0.0, 0)
+    assert {dtype for training, dtype in seen if training} == {torch.bfloat16 if fast else torch.float32}

@@ -100,6 +100,11 @@ def says(tab, text):
     tab.locator("#page-status", has_text=text).wait_for()
 
 
+def in_list(tab, name):
+    """Waits for the list of what is kept, which comes after the page."""
+    api.expect(tab.locator("#page-kept input")).to_have_value(re.compile(re.escape(name)), timeout=30_000)
+
+
 def download(tab, button):
     with tab.expect_download() as found:
         tab.get_by_role("button", name=button).click()
@@ -206,6 +211,7 @@ def test_results_are_kept_only_when_asked_and_are_gone_when_deleted(start, visit
     assert b"second.png" in file.read_bytes()
     again = visit(server)
     again.get_by_role("button", name="Kept results").click()
+    in_list(again, "third.png")
     again.get_by_role("button", name="Open", exact=True).click()
     says(again, "Kept result.")
     assert "Photo 1: third.png" in again.locator(".report h2").inner_text()

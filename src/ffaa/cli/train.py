@@ -29,6 +29,10 @@ Data = Annotated[Path | None, typer.Option(help="Folder that the recipe's manife
 Images = Annotated[Path | None, typer.Option(help="Of a recipe with a base: the built set of the rows.")]
 Run = Annotated[Path | None, typer.Option(help="Where to work; default runs/NAME.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch chooses.")]
+AtOnce = Annotated[
+    int,
+    typer.Option(min=1, help="Towers trained at the same time, each in a process with its share of the threads."),
+]
 
 
 @app.command("faces")
@@ -38,9 +42,9 @@ def faces(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threa
 
 
 @app.command("tower")
-def tower(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threads = 0) -> None:
+def tower(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Threads = 0, at_once: AtOnce = 1) -> None:
     """Train the vision tower, after the stage before it."""
-    _train("tower", recipe, data, run, threads)
+    _train("tower", recipe, data, run, threads, at_once=at_once)
 
 
 @app.command("conversations")
@@ -74,9 +78,16 @@ def mine(recipe: RecipeFile, data: Data = None, run: Run = None, threads: Thread
 
 
 @app.command("mids")
-def mids(recipe: RecipeFile, data: Data = None, images: Images = None, run: Run = None, threads: Threads = 0) -> None:
+def mids(
+    recipe: RecipeFile,
+    data: Data = None,
+    images: Images = None,
+    run: Run = None,
+    threads: Threads = 0,
+    at_once: AtOnce = 1,
+) -> None:
     """Train MIDS, after the stages before; of a base, after ffaa mine: ffaa train mids RECIPE --images SET."""
-    _train("mids", recipe, data, run, threads, images=images)
+    _train("mids", recipe, data, run, threads, images=images, at_once=at_once)
 
 
 @app.command("all")
@@ -86,12 +97,13 @@ def all_stages(
     run: Run = None,
     out: Annotated[Path | None, typer.Option(help="The model folder to write; default RUN/model.")] = None,
     threads: Threads = 0,
+    at_once: AtOnce = 1,
 ) -> None:
     """Run every stage and pack the model folder.
 
     Ends with the recipe's benchmark (`evaluate`), prints its figures and leaves them in RUN/evaluation.json.
     """
-    _train("all", recipe, data, run, threads, out=out)
+    _train("all", recipe, data, run, threads, out=out, at_once=at_once)
 
 
 def _train(
@@ -103,6 +115,7 @@ def _train(
     rows: Path | None = None,
     images: Path | None = None,
     out: Path | None = None,
+    at_once: int = 1,
 ) -> None:
     with needs("train"):
         from ffaa.recipe import load_recipe
@@ -128,7 +141,7 @@ def _train(
         return
     if data is None:
         raise UsageError("--data is missing; it names the folder that holds the recipe's manifest")
-    stages = Stages(settings, data, folder)
+    stages = Stages(settings, data, folder, at_once=at_once)
     with needs("train"):
         if stage == "all":
             _all(stages, out or folder / "model")

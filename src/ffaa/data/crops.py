@@ -124,6 +124,21 @@ def borrow_colours(image: np.ndarray, other: np.ndarray, weight: float) -> np.nd
     return np.clip(np.round(cv2.cvtColor(mixed, cv2.COLOR_LAB2RGB) * 255), 0, 255).astype(np.uint8)
 
 
+def blur_out(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 RGB (H, W, 3) -> the same size out of focus (a Gaussian of 0.3 to 1.5 % of the width), or enlarged from 15
+    to 50 % of it.
+
+    Nearly all of what up-sampling and blending leave behind is gone after that; so it is in a bad photo of a real face.
+    """
+    height, width = face.shape[:2]
+    if rng.random() < 0.5:
+        return np.asarray(cv2.GaussianBlur(face, (0, 0), rng.uniform(0.003, 0.015) * width))
+    share = rng.uniform(0.15, 0.5)
+    few = cv2.resize(face, (max(1, round(share * width)), max(1, round(share * height))), interpolation=cv2.INTER_AREA)
+    way = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
+    return np.asarray(cv2.resize(few, (width, height), interpolation=way))
+
+
 def _known_mask(root: Path, row: Row, shape: tuple[int, ...]) -> np.ndarray | None:
     """float32 (H, W): the share of the forgery in every pixel of the row's file; None where it is not known."""
     if row.label is Label.REAL:
@@ -148,12 +163,14 @@ def train_sample(
     colours: Row | None = None,
     strength: float = 1.0,
     together: bool = False,
+    blurred: float = 0.0,
 ) -> Sample:
     """An augmented training crop.
 
     blend, decode: the shares of real photos that become forgeries, self-blended or with the traces of a decoder.
     colours: a row whose look the crop takes on, more or less. strength: see `augmentation`. together: one draw
-    decides which augmentations apply, so that half of the samples get none and a few get all.
+    decides which augmentations apply, so that half of the samples get none and a few get all. blurred: the share of
+    crops, real and forged alike, that `blur_out` takes the fine detail from.
     """
     photo = read_photo(root, row)
     region = _train_region(row, rng)
@@ -176,6 +193,8 @@ def train_sample(
             label, kind = Label.FAKE, ForgeryType.ENTIRE_FACE_SYNTHESIS
     if colours is not None:
         face = borrow_colours(face, read_photo(root, colours), rng.uniform(0.4, 1.0))
+    if blurred and rng.random() < blurred:
+        face = blur_out(face, rng)
     if rng.random() < 0.5:
         face, mask = face[:, ::-1], None if mask is None else mask[:, ::-1]
         left, right = size - right, size - left

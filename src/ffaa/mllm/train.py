@@ -21,6 +21,7 @@ from transformers import LlavaForConditionalGeneration, Trainer, TrainingArgumen
 from ffaa.errors import UsageError
 from ffaa.mllm.answer import TEXT_SECTIONS, format_answer
 from ffaa.mllm.llava_import import image_features
+from ffaa.mllm.precision import bf16_where_fast
 from ffaa.mllm.template import ChatTemplate
 from ffaa.vqa.conversation import Conversation
 
@@ -49,7 +50,7 @@ class MllmArgs(BaseModel):
     warmup: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     lora: LoraArgs | None = LoraArgs()
-    bf16: bool = True
+    bf16: bool = Field(True, description="bfloat16; a nano's only where the processor has instructions for it")
     save_steps: int = Field(100, ge=1)
 
 
@@ -233,7 +234,7 @@ def train_mllm(
     settings = TrainingArguments(
         output_dir=str(out), num_train_epochs=args.epochs, per_device_train_batch_size=args.batch,
         per_device_eval_batch_size=args.batch, learning_rate=args.lr, lr_scheduler_type="cosine",
-        warmup_steps=args.warmup, bf16=args.bf16, logging_steps=25, save_steps=args.save_steps,
+        warmup_steps=args.warmup, bf16=bf16_where_fast(args.bf16), logging_steps=25, save_steps=args.save_steps,
         save_total_limit=1, eval_strategy="epoch", train_sampling_strategy="group_by_length",
         length_column_name="length", remove_unused_columns=False, report_to=[], seed=seed, data_seed=seed,
         use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=False, disable_tqdm=True,

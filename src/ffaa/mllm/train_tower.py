@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ffaa.data.crops import plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row, held_for_mids
+from ffaa.mllm.precision import bf16_where_fast
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, Lite, lite_of, load_imagenet, pixel_tensor
 from ffaa.mllm.tower_heads import TYPES, TowerHeads
 from ffaa.types import Label
@@ -41,6 +42,7 @@ class TowerArgs(BaseModel):
     blend: float = Field(0.25, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
     decode: float = Field(0.0, ge=0, le=1, description="share of real photos that get the traces of a decoder")
     colours: float = Field(0.0, ge=0, le=1, description="share of samples that take on the look of another photo")
+    blurred: float = Field(0.0, ge=0, le=1, description="share of samples whose fine detail is taken away")
     strength: float = Field(1.0, ge=0, le=2, description="of the augmentations that take traces away: their shares")
     together: bool = Field(False, description="one draw for all augmentations: half of the samples get none")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
@@ -48,7 +50,7 @@ class TowerArgs(BaseModel):
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
     start: Lite = Field("lite0", description="EfficientNet-Lite whose ImageNet weights fill it; lite1: `mids_towers`")
     seed: int = Field(0, ge=0, description="added to the recipe's, for other draws than another tower's")
-    bf16: bool = True
+    bf16: bool = Field(True, description="bfloat16, where the processor has instructions for it")
     workers: int = Field(2, ge=0)
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
 
@@ -75,8 +77,9 @@ class _Samples(Dataset):
         colours = self.rows[int(rng.integers(len(self.rows)))] if rng.random() < self.args.colours else None
         row, args = self.rows[order[place]], self.args
         sample = train_sample(
-            self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength, args.together
-        )
+            self.root, row, self.size, rng, args.blend, args.decode, colours, args.strength, args.together,
+            args.blurred,
+        )  # fmt: skip
         return sample.image, float(sample.label is Label.FAKE), TYPES.index(sample.forgery_type), sample.mask
 
 
@@ -182,10 +185,11 @@ def train_tower(
         torch.utils.data.Subset(data, range(step * args.batch, total * args.batch)), batch_size=args.batch,
         num_workers=args.workers, collate_fn=_collate, prefetch_factor=4 if args.workers else None,
     )  # fmt: skip
+    bf16 = bf16_where_fast(args.bf16)
     started, running = time.time(), 0.0
     for pixels, fake, kind, mask in loader:
         both.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             hidden = tower(pixels.to(memory_format=torch.channels_last)).hidden_states
         loss = heads.loss(hidden, fake.float(), kind, mask, real)
         optimizer.zero_grad(set_to_none=True)

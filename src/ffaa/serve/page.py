@@ -212,14 +212,20 @@ class _Page:
         except FFAAError as error:
             return self._told(_failed(str(error)), None, True)
 
+    def _not_chosen(self) -> list[Any]:
+        """A click before the list had come, or with nothing in it; the list is brought."""
+        some = self.history is not None and self.history.all()
+        why = "Choose a result from the list." if some else "Nothing is kept."
+        return self._told(_failed(why), gr.skip(), True)
+
     def open_kept(self, id: int | None) -> list[Any]:
         if id is None:
-            return self._told(_failed("Nothing is kept."), None)
+            return self._not_chosen()
         return self._with_history(lambda h: self._told("Kept result.", h.open(int(id)).for_browser()))
 
     def delete_kept(self, id: int | None) -> list[Any]:
         if id is None:
-            return self._told(_failed("Nothing is kept."), None)
+            return self._not_chosen()
         return self._with_history(lambda h: self._told(f"{h.delete(int(id))} deleted.", None, True))
 
     def delete_all(self, sure: bool) -> list[Any]:

@@ -1,0 +1,52 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ffaa.data import manifest
+from ffaa.errors import InputError
+from ffaa.mllm.train_tower import TowerArgs
+from ffaa.mllm.train_towers import TowerJob, train_towers
+
+ARGS = TowerArgs(epochs=1, batch=4, workers=0, bf16=False, blend=0.5)
+
+
+@pytest.fixture
+def jobs(tiny_rows, tiny_manifest, tiny_parts, tmp_path):
+    """jobs(folder, count, rows...) -> jobs of 12 training photos that differ in their rates, in folders of that one."""
+
+    def make(folder, count, **changes):
+        chosen = [r for r in tiny_rows if r.split == "train"][:12] + [r for r in tiny_rows if r.split == "val"][:4]
+        folder = tmp_path / folder
+        folder.mkdir()
+        manifest.write(folder / manifest.NAME, [r.model_copy(update=changes) for r in chosen])
+        part = tiny_parts["efficientnet-lite0"] / "lite.pth"
+        return [
+            TowerJob(
+                ARGS.model_copy(update={"lr": 1e-3 * (i + 1)}),
+                folder / manifest.NAME,
+                tiny_manifest,
+                part,
+                folder / f"tower-{i}",
+                0.0,
+                i,
+            )
+            for i in range(count)
+        ]
+
+    return make
+
+
+def test_three_towers_two_at_once_are_those_trained_in_turn(jobs):
+    beside, alone = jobs("beside", 3), jobs("alone", 3)
+    train_towers(beside, at_once=2)
+    train_towers(alone)
+    for one, other in zip(beside, alone, strict=True):
+        found, wanted = (load_file(job.out / "tower.safetensors") for job in (one, other))
+        assert [name for name in wanted if not torch.allclose(found[name], wanted[name], atol=1e-3)] == []
+    assert not torch.allclose(*(load_file(job.out / "tower.safetensors")["heads.last.weight"] for job in beside[:2]))
+
+
+def test_what_is_wrong_with_a_photo_is_said_by_the_one_who_asked(jobs):
+    broken = jobs("broken", 2, path="gone.png")
+    with pytest.raises(InputError, match=r"gone\.png: "):
+        train_towers(broken, at_once=2)

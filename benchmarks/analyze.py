@@ -71,7 +71,7 @@ def reference(assistant: Assistant, face: Face) -> tuple[list[str], float]:
     with torch.inference_mode():
         layers = engine.mids.encode_image(engine.pixels(face.image))
     results = [a.result if isinstance(a, Answer) else None for a in answers]
-    return raws, decide(engine.probabilities(answers, layers), results).forgery_score
+    return raws, decide(engine.probabilities(answers, layers, face.image), results).forgery_score
 
 
 def timed(repeat: int, work) -> tuple[list[float], object]:

@@ -1,6 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,11 @@ from ffaa.data.images import load_photo
 from ffaa.errors import UsageError, WeightsError
 from ffaa.evidence.examine import MEASURES, examine_face
 from ffaa.mids.decide import decide, difficulty
+from ffaa.mids.detail import fine_detail
 from ffaa.mllm.answer import format_answer, parse_answer
 from ffaa.types import Analysis, Answer, Difficulty, Evidence, Failure, ForgeryType, Label, Role, Support, Verdict
 from ffaa.vqa.sentences import read_items, says, wordings
+from ffaa.weights import DetailCorrection
 
 BLANK = np.full((200, 260, 3), 128, np.uint8)
 
@@ -79,13 +82,32 @@ def test_answers_are_parsed_from_their_raw_text(one):
         assert a == parse_answer(a.raw, role, a.prompt)
 
 
-def test_probabilities_are_tempered(tiny_assistant, hopper, one, monkeypatch):
-    before = np.array(one[0].probabilities)
+def test_probabilities_are_tempered(tiny_assistant, hopper, monkeypatch):
+    monkeypatch.setattr(tiny_assistant.engine, "detail", None)
+    before = np.array(tiny_assistant.analyze(hopper)[0].probabilities)
     monkeypatch.setattr(tiny_assistant.engine, "temperature", tiny_assistant.engine.temperature / 2)
     sharper = np.array(tiny_assistant.analyze(hopper)[0].probabilities)
     want = before**2 / (before**2).sum(1, keepdims=True)
     assert np.allclose(sharper, want, atol=1e-6)
     assert not np.allclose(sharper, before)
+
+
+def test_a_face_without_detail_is_called_forged_less_surely(tiny_assistant, hopper, monkeypatch):
+    monkeypatch.setattr(tiny_assistant.engine, "detail", None)
+    photos = hopper, cv2.GaussianBlur(hopper, (0, 0), 6)
+    before = [tiny_assistant.analyze(photo)[0] for photo in photos]
+    faces = [tiny_assistant.analyze(photo).faces[0].image for photo in photos]
+    below = (fine_detail(faces[0]) + fine_detail(faces[1])) / 2
+    correction = DetailCorrection(below=below, shift=4.0, flatten=0.0)
+    monkeypatch.setattr(tiny_assistant.engine, "detail", correction)
+    sharp, blurred = (tiny_assistant.analyze(photo)[0] for photo in photos)
+    assert sharp.probabilities == before[0].probabilities
+    assert blurred.answers == before[1].answers
+    taken = 4 * (below - fine_detail(faces[1]))
+    for answer, row, was in zip(blurred.answers, blurred.probabilities, before[1].probabilities, strict=True):
+        fake = int(answer.result is Label.FAKE)
+        odds, odds_before = (np.log(p[2 + fake] / p[fake]) for p in (row, was))
+        assert odds == pytest.approx(odds_before - taken)
 
 
 def test_the_same_photo_gives_the_same_verdict(tiny_assistant, hopper, one, tmp_path):

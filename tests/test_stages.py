@@ -146,6 +146,9 @@ def test_the_packed_folder_is_whole(tiny_run):
     }
     assert (config.name, config.template, config.trained_on) == ("nano-tiny", "nano-2", ["tiny"])
     assert config.temperature == json.loads((tiny_run.folder / "mids.json").read_text())["temperature"]
+    fitted = json.loads((tiny_run.folder / "detail.json").read_text())
+    assert fitted["faces"] == len(tiny_run.stages.part("val"))
+    assert (config.detail and config.detail.model_dump()) == fitted["correction"]
     for name in ("mids.safetensors", "heads.safetensors", "mllm/model.safetensors"):
         with safe_open(tiny_run.model / name, "pt") as file:
             kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
@@ -341,3 +344,11 @@ def test_the_report_counts_what_was_mined(tiny_run):
     assert sum(found["all"]["all_classes"]) + found["all"]["unparsed"] == 3 * len(mined)
     assert list(found["collections"]) == ["tiny"]
     assert {m.group for m in mined} == {r.group for r in tiny_run.stages.part("mine")}
+
+
+def test_another_mids_is_corrected_anew(again, tiny_run):
+    assert again(until="detail") == []
+    assert again(until="detail", **section(tiny_run, "mids", lr=2e-3)) == ["mids", "detail"]
+    assert again(**section(tiny_run, "mids", lr=3e-3)) == ["mids"]
+    assert not (again.folder / "detail.json").exists()
+    assert Stages(tiny_run.recipe, tiny_run.data, again.folder).correction() is None

@@ -233,9 +233,9 @@ class Assistant:
         raws = self.engine.mllm.generate(features, words)
         t2 = clock()
         out = []
-        for raw, (found, _), one in zip(raws, measured, encoded, strict=True):
+        for face, raw, (found, _), one in zip(faces, raws, measured, encoded, strict=True):
             answers = assign_roles(raw)
-            probabilities = self.engine.probabilities(answers, one.layers)
+            probabilities = self.engine.probabilities(answers, one.layers, face.image)
             results = [a.result if isinstance(a, Answer) else None for a in answers]
             decision = decide(probabilities, results) if any(results) else None
             out.append(Judged(answers, found, probabilities, decision, difficulty(results)))

@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from ffaa import weights
 from ffaa.mids import checkpoint
+from ffaa.mids.detail import correct_logits, fine_detail
 from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS
 from ffaa.mids.tokens import AnswerTokens
@@ -33,6 +34,7 @@ from ffaa.mllm.template import TEMPLATES
 from ffaa.mllm.tower import ForensicVisionModel, pixel_tensor
 from ffaa.mllm.tower_heads import TowerHeads, load_heads
 from ffaa.types import Answer, UnparsedAnswer
+from ffaa.weights import DetailCorrection
 
 FREE_TOKENS = 192
 
@@ -49,7 +51,8 @@ class Encoded(NamedTuple):
 @dataclass
 class Engine:
     """Everything that runs on a face image. `shared`: MLLM and MIDS use one trunk, which runs once per face
-    unless MIDS trained blocks of its own copy. own_heads: on the trunks that MIDS has beside it."""
+    unless MIDS trained blocks of its own copy. own_heads: on the trunks that MIDS has beside it. detail: what
+    becomes of MIDS's opinion of a face without fine detail."""
 
     name: str
     mllm: Mllm
@@ -62,6 +65,7 @@ class Engine:
     hashes: dict[str, str]
     heads: TowerHeads | None = None
     own_heads: list[TowerHeads] = field(default_factory=list)
+    detail: DetailCorrection | None = None
     cautions: list[str] = field(default_factory=list)
 
     def pixels(self, image: np.ndarray) -> Tensor:
@@ -100,12 +104,16 @@ class Engine:
 
     @torch.inference_mode()
     def probabilities(
-        self, answers: Sequence[Answer | UnparsedAnswer], layers: tuple[Tensor, Tensor]
+        self, answers: Sequence[Answer | UnparsedAnswer], layers: tuple[Tensor, Tensor], image: np.ndarray
     ) -> list[list[float]]:
-        """MIDS softmax (3, 4) of three answers to one image, tempered with the temperature fitted on validation."""
+        """MIDS softmax (3, 4) of three answers to one face image, tempered with the temperature fitted on validation
+        and corrected for what fine detail the image lacks."""
         ids, mask = (t.to(self.device) for t in self.tokens(answers))
         logits = self.mids.classify(self.mids.encode_text(ids, mask), mask, self.mids.project(layers))
-        return (logits.double() / self.temperature).softmax(-1).tolist()
+        logits = logits.cpu().double() / self.temperature
+        if self.detail is not None:
+            logits = correct_logits(self.detail, logits, fine_detail(image))
+        return logits.softmax(-1).tolist()
 
 
 def load_engine(name: str | Path, device: torch.device) -> Engine:
@@ -145,4 +153,5 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         hashes={**config.files, f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors")},
         heads=None if folder.heads is None else load_heads(folder.heads),
         own_heads=[load_heads(file) for file in folder.own_heads],
+        detail=config.detail,
     )

@@ -1,4 +1,4 @@
-"""The stages of a recipe, in order: faces, tower, features, conversations, MLLM, mining, MIDS, model folder."""
+"""The stages of a recipe, in order: faces, tower, features, conversations, MLLM, mining, MIDS, detail, model folder."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ffaa import __version__, weights
 from ffaa.data import build, manifest
-from ffaa.data.crops import train_sample
+from ffaa.data.crops import plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row, held_for_mids
 from ffaa.engine import FREE_TOKENS
 from ffaa.errors import InputError, UsageError
 from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids import encoders
 from ffaa.mids.eyes import Eyes
+from ffaa.mids.fit_detail import RARE, blurred_odds, fit_detail
 from ffaa.mids.images import CropImages, Crops, Images, Stored
 from ffaa.mids.llava import LlavaSet
+from ffaa.mids.model import MIDS
 from ffaa.mids.report import report, table
 from ffaa.mids.start import side_by_side, start_from_heads
+from ffaa.mids.tokens import AnswerTokens
 from ffaa.mids.train import STATE, TEXTS, Heads, train_mids
 from ffaa.mllm import features, nano
 from ffaa.mllm.answer import format_answer
@@ -57,6 +60,8 @@ TEXT_PART = "minilm-l6"
 TEXT_MAX_TOKENS = 256
 ANCHORS = (*ANCHOR_PROMPTS, *questions())
 FEATURE_SETS = ("tune", "val", "mine")
+DETAIL = "detail.json"
+FITTED_ON, DETAIL_DRAWS = 240, 3  # validation faces, and how often each loses its fine detail
 SCALED_BY = 256  # photos; how their features spread sets the scale of a start from the tower's heads
 MINED = {"val": "mined-val.jsonl", "mine": "mined-mine.jsonl"}
 
@@ -326,6 +331,7 @@ class Stages:
         inputs = self._inputs(*MINED.values(), *eyes, mids=args)
 
         def work() -> None:
+            (self.folder / DETAIL).unlink(missing_ok=True)
             text = encoders.text_encoder(args.text_encoder or (TEXT_PART if llava is None else "t5-base"))
             image = (
                 encoders.clip_encoder(args.image_encoder or "clip-vit-l14-336") if llava else self._tower_encoder(own)
@@ -365,6 +371,44 @@ class Stages:
         unfinished = [STATE, *(f.with_suffix(end).name for f in kept.values() for end in (".npy", ".json"))]
         self.run.stage("mids", inputs, [out.name, "mids.json", "mids.card.json"], work, [*unfinished, TEXTS])
 
+    def detail(self) -> None:
+        """Fit what becomes of MIDS's opinion of faces without fine detail, on some validation faces."""
+        self.mids()
+        inputs = self._inputs("mids.safetensors", "mids.json", MINED["val"], fit=(FITTED_ON, DETAIL_DRAWS, RARE))
+
+        def work() -> None:
+            mids, tokens = self.load_mids(self.load_mllm())
+            temperature = json.loads((self.folder / "mids.json").read_text())["temperature"]
+            rows = {r.sha256: r for r in self.part("val")}
+            count = self.recipe.mids.answers
+            found = [
+                m.model_copy(update={"answers": m.answers[:count]})
+                for m in read_jsonl(self.folder / MINED["val"], Mined)
+                if any(m.results[:count])
+            ]
+            drawn = np.random.default_rng((self.recipe.seed, 15)).permutation(len(found))[:FITTED_ON]
+            found = [found[i] for i in sorted(drawn)]
+            images = [plain_face(read_photo(self._root, rows[m.sha256]), rows[m.sha256], 224).image for m in found]
+            odds, detail = blurred_odds(mids, tokens, temperature, images, found, DETAIL_DRAWS, self.recipe.seed)
+            correction, losses = fit_detail(odds, detail, [m.label is Label.FAKE for m in found])
+            about = {"correction": correction and correction.model_dump(), "faces": len(found), **losses}
+            (self.folder / DETAIL).write_text(json.dumps(about, indent=1))
+
+        self.run.stage("detail", inputs, [DETAIL], work)
+
+    def load_mids(self, mllm: Mllm) -> tuple[MIDS, AnswerTokens]:
+        """The run's MIDS, which looks through the tower of its MLLM too, and what splits answers for it."""
+        text = encoders.text_encoder(self.recipe.mids.text_encoder or TEXT_PART)
+        mids = mids_checkpoint.load(self.folder / "mids.safetensors", text.model, mllm.model.model.vision_tower)
+        tokens = AnswerTokens(AutoTokenizer.from_pretrained(text.folder), TEXT_MAX_TOKENS, mids.config.masked)
+        return mids.eval(), tokens
+
+    def correction(self) -> weights.DetailCorrection | None:
+        """What `detail` fitted; None where nothing was, or it made nothing better."""
+        file = self.folder / DETAIL
+        found = json.loads(file.read_text())["correction"] if file.is_file() else None
+        return weights.DetailCorrection.model_validate(found) if found else None
+
     def _tower_encoder(self, own: list[str]) -> encoders.Encoder:
         if self.recipe.mids.image_encoder:
             raise UsageError("mids.image_encoder is for a recipe with a base; nano's MIDS sees through nano's tower")
@@ -391,7 +435,7 @@ class Stages:
 
     def pack(self, out: Path) -> None:
         """Put everything that runs into one model folder, in half precision, with hashes and a card."""
-        self.mids()
+        self.detail()
         (out / "mllm").mkdir(parents=True, exist_ok=True)
         for file in (self.folder / "mllm").iterdir():
             shutil.copyfile(file, out / "mllm" / file.name)
@@ -406,7 +450,7 @@ class Stages:
             name=self.recipe.name, template=self.template.name, image_size=224, constrained=True,
             heads="heads.safetensors", own_heads=list(own),
             text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
-            temperature=figures["temperature"], licence="Apache-2.0",
+            temperature=figures["temperature"], detail=self.correction(), licence="Apache-2.0",
             card="card.md" if (out / "card.md").exists() else None,
             trained_on=self.trained_on,
             files={str(f.relative_to(out)): weights.sha256(f) for f in sorted(out.rglob("*"))

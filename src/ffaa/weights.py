@@ -41,6 +41,15 @@ class PartRef(Record):
     part: str
 
 
+class DetailCorrection(Record):
+    """What `ffaa.mids.detail` does to log odds z that an image is forged: (z - shift * lack) / (1 + flatten * lack),
+    lack = below - its fine detail where that is positive, else 0."""
+
+    below: float = Field(description="fine detail, log2, from which on nothing is corrected")
+    shift: float = Field(ge=0, description="log odds of forgery taken off per unit that is lacking")
+    flatten: float = Field(ge=0, description="how much less sure a unit that is lacking makes")
+
+
 class ModelConfig(Record):
     """`model.json`: what a model folder holds and how its photos and prompts are prepared."""
 
@@ -63,6 +72,9 @@ class ModelConfig(Record):
     clip: PartRef | None = Field(default=None, description="vision tower that a published checkpoint leaves out")
     text_max_tokens: int = Field(default=256, gt=0)
     temperature: float = Field(default=1.0, gt=0, description="divides MIDS's logits; fitted on validation photos")
+    detail: DetailCorrection | None = Field(
+        default=None, description="of MIDS's opinion of faces without fine detail; fitted on validation photos"
+    )
     files: dict[RelativePath, Sha256] = Field(description="every file of the folder but model.json -> sha256")
     licence: str
     card: RelativePath | None = None

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
 from ffaa import __version__, weights
 from ffaa.data.crops import plain_face, read_photo
@@ -27,9 +26,7 @@ from ffaa.eval.benchmark import BenchRecipe, sample
 from ffaa.eval.detectors import UNSURE, Judgement, Says, majority_says, scored, stated
 from ffaa.eval.evaluation import Evaluation, Judged, summarise
 from ffaa.eval.run import Outcome, outcome_of
-from ffaa.mids import checkpoint, encoders
 from ffaa.mids.decide import decide, difficulty
-from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm import features
 from ffaa.mllm.answer import parse_answer
 from ffaa.mllm.generate import QUESTIONS, Mllm, assign_roles
@@ -37,7 +34,7 @@ from ffaa.mllm.mine import Batch, Mined, Seen, Three, mine, targets
 from ffaa.mllm.tower import ForensicVisionModel
 from ffaa.mllm.tower_heads import TowerHeads
 from ffaa.mllm.train_tower import load_tower
-from ffaa.stages import TEXT_MAX_TOKENS, TEXT_PART, Stages
+from ffaa.stages import DETAIL, Stages
 from ffaa.types import Answer, Role, UnparsedAnswer
 from ffaa.vqa.conversation import read_jsonl, write_jsonl
 from ffaa.vqa.export import VARIANTS
@@ -110,7 +107,8 @@ def evaluate(stages: Stages, bench: BenchRecipe, judged: Judged = "ffaa") -> Eva
     run.stage("evaluate answers", inputs, [ANSWERS], ask, [ANSWERS])
 
     names = ["faces.parquet", "tower.safetensors", "mllm/model.safetensors", ANSWERS]
-    hashes = _hashes(folder, *names, *(["mids.safetensors"] if judged == "ffaa" else []))
+    decides = [name for name in ("mids.safetensors", DETAIL) if judged == "ffaa" and (folder / name).is_file()]
+    hashes = _hashes(folder, *names, *decides)
     about = {"recipe": recipe.model_dump(mode="json", exclude={"evaluate"}), "judged": judged, "hashes": hashes}
 
     def decide_all() -> None:
@@ -142,11 +140,12 @@ def half_tower(file: Path) -> tuple[ForensicVisionModel, TowerHeads]:
 def engine_of(stages: Stages) -> Engine:
     """The models of a run folder, on the CPU, as `load_engine` gives those of the packed one."""
     mllm, folder = stages.load_mllm(), stages.folder
-    text = encoders.text_encoder(stages.recipe.mids.text_encoder or TEXT_PART)
-    mids = checkpoint.load(folder / "mids.safetensors", text.model, mllm.model.model.vision_tower)
-    tokens = AnswerTokens(AutoTokenizer.from_pretrained(text.folder), TEXT_MAX_TOKENS, mids.config.masked)
+    mids, tokens = stages.load_mids(mllm)
     temperature = json.loads((folder / "mids.json").read_text(encoding="utf-8"))["temperature"]
-    engine = Engine(stages.recipe.name, mllm, mids, tokens, SIZE, True, temperature, torch.device("cpu"), {})
+    engine = Engine(
+        stages.recipe.name, mllm, mids, tokens, SIZE, True, temperature, torch.device("cpu"), {},
+        detail=stages.correction(),
+    )  # fmt: skip
     if own := stages.mids_towers():
         engine.heads, *engine.own_heads = (half_tower(folder / name)[1] for name in ("tower.safetensors", *own))
     return engine
@@ -171,8 +170,9 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
         }
         chosen = anchor
         if engine is not None:
-            layers = _layers(engine, array[i], stages, row)
-            own, chosen = _decided(engine, answers, layers)
+            image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
+            layers = _layers(engine, array[i], image)
+            own, chosen = _decided(engine, answers, layers, image)
             every = engine.towers_score(layers)
             says = {"ffaa": own, **says, "majority": majority_says(m.results)}
             says |= {} if every is None else {"towers": scored(every)}
@@ -184,23 +184,25 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
     return out
 
 
-def _layers(engine: Engine, kept: np.ndarray, stages: Stages, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-    """MIDS's (last, previous) of a photo: kept ones, or, where it has eyes of its own, computed from the crop."""
+def _layers(engine: Engine, kept: np.ndarray, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """MIDS's (last, previous) of a face image: kept ones, or, where it has eyes of its own, computed."""
     if engine.mids.config.unfreeze or engine.mids.config.own_towers:
-        image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
         return engine.mids.encode_image(engine.pixels(image))
     previous, last = torch.from_numpy(np.array(kept)).unsqueeze(1)
     return last, previous
 
 
 def _decided(
-    engine: Engine, answers: Sequence[Answer | UnparsedAnswer], layers: tuple[torch.Tensor, torch.Tensor]
+    engine: Engine,
+    answers: Sequence[Answer | UnparsedAnswer],
+    layers: tuple[torch.Tensor, torch.Tensor],
+    image: np.ndarray,
 ) -> tuple[Says, Answer | UnparsedAnswer]:
     """(what MIDS says, chosen answer) by Eq. 1; no label where no answer could be read."""
     results = [a.result if isinstance(a, Answer) else None for a in answers]
     if not any(results):
         return Says(label=None, score=UNSURE), answers[0]
-    decision = decide(engine.probabilities(answers, layers), results)
+    decision = decide(engine.probabilities(answers, layers, image), results)
     return Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index]
 
 

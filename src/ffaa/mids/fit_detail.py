@@ -1,0 +1,80 @@
+"""Fits the correction of `ffaa.mids.detail` on faces whose fine detail is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit
+from torch import Tensor
+
+from ffaa.data.crops import blur_out
+from ffaa.mids.detail import correct_log_odds, fine_detail
+from ffaa.mids.model import MIDS
+from ffaa.mids.tokens import AnswerTokens
+from ffaa.mllm.mine import Mined
+from ffaa.mllm.tower import pixel_tensor
+from ffaa.types import Label
+from ffaa.weights import DetailCorrection
+
+RARE = 0.1  # share of faces, with the detail that they came with, that the correction reaches
+
+GAIN = 1e-3  # of log loss, less than which is none
+
+
+@torch.inference_mode()
+def blurred_odds(
+    mids: MIDS,
+    tokens: AnswerTokens,
+    temperature: float,
+    images: Sequence[np.ndarray],
+    mined: Sequence[Mined],
+    draws: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(Log odds of forgery by MIDS, fine detail), float64 (1 + draws, N): of N face images, uint8 RGB (S, S, 3), as
+    they are and after each draw of `blur_out`, beside the same answers, of which one at least was read."""
+    odds, detail = np.empty((2, 1 + draws, len(images)))
+    for i, (image, m) in enumerate(zip(images, mined, strict=True)):
+        ids, mask = tokens(m.answers)
+        text = mids.encode_text(ids, mask)
+        for draw in range(1 + draws):
+            seen = blur_out(image, np.random.default_rng((seed, 14, draw, i))) if draw else image
+            layers = mids.encode_image(pixel_tensor([seen]))
+            logits = mids.classify(text, mask, mids.project(layers)).double() / temperature
+            odds[draw, i], detail[draw, i] = log_odds(logits, m.results), fine_detail(seen)
+    return odds, detail
+
+
+def log_odds(logits: Tensor, results: Sequence[Label | None]) -> float:
+    """Of logits (A, 4): the log odds that the image is forged, whatever an answer says; the mean over those that could
+    be read."""
+    said = torch.tensor([i for i, result in enumerate(results) if result is not None])
+    fake = torch.tensor([int(result is Label.FAKE) for result in results if result is not None])
+    return float((logits[said, 2 + fake] - logits[said, fake]).mean())
+
+
+def fit_detail(
+    odds: np.ndarray, detail: np.ndarray, fake: Sequence[bool] | np.ndarray
+) -> tuple[DetailCorrection | None, dict[str, float]]:
+    """(The correction with the lowest log loss, None where it gains nothing; the losses before and after).
+
+    odds, detail: (V, N) log odds of forgery and fine detail of N faces in V versions, as they came first. fake: (N,).
+    """
+    truth = np.broadcast_to(np.asarray(fake, bool), odds.shape)
+    below = round(float(np.quantile(detail[0], RARE)), 4)
+
+    def made(values: Sequence[float] | np.ndarray) -> DetailCorrection:
+        shift, flatten = (round(abs(float(v)), 4) for v in values)
+        return DetailCorrection(below=below, shift=shift, flatten=flatten)
+
+    def log_loss(values: Sequence[float] | np.ndarray) -> float:
+        found = expit(correct_log_odds(made(values), odds, detail)).clip(1e-6, 1 - 1e-6)
+        return float(-np.where(truth, np.log(found), np.log(1 - found)).mean())
+
+    best = minimize(log_loss, (1.0, 1.0), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6})
+    losses = {"log_loss_before": log_loss((0.0, 0.0)), "log_loss_after": float(best.fun)}
+    gain = losses["log_loss_before"] - losses["log_loss_after"]
+    return (made(best.x) if gain > GAIN else None), losses

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from ffaa.data.crops import blur_out, plain_face, read_photo
+from ffaa.mids.detail import correct_log_odds, fine_detail
+from ffaa.mids.fit_detail import blurred_odds, fit_detail, log_odds
+from ffaa.mllm.mine import Mined
+from ffaa.types import Label
+from ffaa.vqa.conversation import read_jsonl
+
+
+def drawn(shift, count=400):
+    """Log odds and detail of faces in three versions: without detail the odds of forgery rise by `shift` a unit."""
+    rng = np.random.default_rng(0)
+    fake = rng.random(count) < 0.5
+    detail = np.stack([rng.normal(mean, 0.2, count) for mean in (-1.5, -2.5, -3.5)])
+    true = np.where(fake, 1, -1) * rng.gamma(3, 0.7, (3, count)) * np.where(rng.random((3, count)) < 0.1, -1, 1)
+    return true + shift * np.maximum(0, np.quantile(detail[0], 0.1) - detail), detail, fake
+
+
+def test_a_known_shift_is_found():
+    odds, detail, fake = drawn(4.0)
+    correction, losses = fit_detail(odds, detail, fake)
+    assert correction.below == pytest.approx(np.quantile(detail[0], 0.1), abs=1e-3)
+    assert correction.shift == pytest.approx(4.0, abs=0.4)
+    assert losses["log_loss_after"] < 0.7 * losses["log_loss_before"]
+    right = [((o > 0) == fake).mean() for o in (odds[2], correct_log_odds(correction, odds, detail)[2])]
+    assert right[0] < 0.65 < 0.85 < right[1]
+
+
+def test_without_a_shift_nothing_is_corrected():
+    _, detail, fake = drawn(0.0)
+    odds = np.broadcast_to(np.where(fake, 8.0, -8.0), detail.shape)
+    correction, losses = fit_detail(odds, detail, fake)
+    assert correction is None
+    assert losses["log_loss_after"] == pytest.approx(losses["log_loss_before"], abs=1e-3)
+
+
+def test_log_odds_are_those_of_the_image_whatever_an_answer_says():
+    logits = torch.tensor([[1.0, 9.0, 3.0, 9.0], [9.0, 0.0, 9.0, 4.0], [0.0, 0.0, 99.0, 99.0]])
+    assert log_odds(logits, [Label.REAL, Label.FAKE, None]) == pytest.approx((2 + 4) / 2)
+
+
+def test_the_odds_of_faces_that_lost_their_detail(tiny_run, use_tiny_parts):
+    stages = tiny_run.stages
+    mids, tokens = stages.load_mids(stages.load_mllm())
+    mined = list(read_jsonl(tiny_run.folder / "mined-val.jsonl", Mined))[:3]
+    rows = {r.sha256: r for r in stages.part("val")}
+    images = [plain_face(read_photo(stages._root, rows[m.sha256]), rows[m.sha256], 224).image for m in mined]
+    odds, detail = blurred_odds(mids, tokens, 2.0, images, mined, 2, 5)
+    assert odds.shape == detail.shape == (3, 3)
+    assert detail[0].tolist() == [fine_detail(image) for image in images]
+    assert detail[2, 1] == fine_detail(blur_out(images[1], np.random.default_rng((5, 14, 2, 1))))
+    assert (detail[1:] < detail[0]).all()
+    again, _ = blurred_odds(mids, tokens, 1.0, images, mined, 0, 5)
+    assert np.allclose(again[0], 2 * odds[0])
+    assert not np.allclose(odds[1], odds[0], atol=1e-6)

@@ -1,5 +1,4 @@
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,9 +14,9 @@ from ffaa.evidence.examine import MEASURES, examine_face
 from ffaa.mids.decide import decide, difficulty
 from ffaa.mids.detail import fine_detail
 from ffaa.mllm.answer import format_answer, parse_answer
-from ffaa.types import Analysis, Answer, Difficulty, Evidence, Failure, ForgeryType, Label, Role, Support, Verdict
+from ffaa.types import Analysis, Answer, Failure, ForgeryType, Label, Role, Support, Verdict
 from ffaa.vqa.sentences import read_items, says, wordings
-from ffaa.weights import DetailCorrection
+from ffaa.weights import DetailCorrection, open_folder
 
 BLANK = np.full((200, 260, 3), 128, np.uint8)
 
@@ -73,6 +72,7 @@ def test_verdict_says_what_decide_decided(one, tiny_run):
     assert set(v.versions) == {"ffaa", "torch", "transformers", "numpy"}
     assert "mids.safetensors" in v.weights
     assert "part:minilm-l6" in v.weights
+    assert v.weights["model.json:settings"] == open_folder(tiny_run.model).config.settings_hash
     assert v.timings.generate > 0
     assert v.timings.detect > 0
 
@@ -314,19 +314,14 @@ def test_whole_image(tiny_assistant, tiny_crops):
     assert found.message == ""
 
 
-@pytest.mark.parametrize("says", Label)
-@pytest.mark.parametrize(("crispness", "told"), [(-1.45, True), (-1.35, False), (None, False)])
-def test_a_face_without_fine_detail_is_told_where_the_verdict_is_fake(one, says, crispness, told):
-    (v,) = one
-    face, decision = SimpleNamespace(box=v.box, crop=v.crop), SimpleNamespace(match_score=0.9)
-    kind = ForgeryType.REAL if says is Label.REAL else ForgeryType.IDENTITY_EXCHANGE
-    chosen = parse_answer(format_answer("A face.", "Its skin.", says, 0.8, kind), Role.ANCHOR, "?")
-    known = [] if crispness is None else [
-        Evidence(name="crispness", value=crispness, unit="log2 ratio", region="face", method="", word="interpolated")
-    ]  # fmt: skip
-    judged = module.Judged(v.answers, known, [], None, Difficulty.EASY)
-    found = module._cautions(face, chosen, judged, decision, SimpleNamespace(cautions=[]))
-    assert any("lacks fine detail" in caution for caution in found) == (told and says is Label.FAKE)
+@pytest.mark.parametrize("more", [-0.1, 0.1])
+def test_a_face_without_fine_detail_is_told(tiny_assistant, hopper, monkeypatch, more):
+    below = fine_detail(tiny_assistant.analyze(hopper).faces[0].image) + more
+    monkeypatch.setattr(tiny_assistant.engine, "detail", DetailCorrection(below=below, shift=0.0, flatten=0.0))
+    (v,) = tiny_assistant.analyze(hopper)
+    assert any("lacks fine detail" in caution for caution in v.cautions) == (more > 0)
+    monkeypatch.setattr(tiny_assistant.engine, "detail", None)
+    assert not any("lacks fine detail" in caution for caution in tiny_assistant.analyze(hopper)[0].cautions)
 
 
 def test_cautions(tiny_assistant, one, hopper, monkeypatch):

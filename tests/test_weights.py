@@ -83,6 +83,15 @@ def test_missing_file_is_named(model):
     assert "found no file" in fails(WeightsError, weights.load_folder, model)
 
 
+def test_settings_have_a_hash_of_their_own(model):
+    config = weights.open_folder(model).config
+    for change in ({"card": None}, {"source": "elsewhere"}, {"files": {}}):
+        assert config.model_copy(update=change).settings_hash == config.settings_hash
+    detail = weights.DetailCorrection(below=-2, shift=3, flatten=1)
+    changed = [config.model_copy(update=c).settings_hash for c in ({"temperature": 1.5}, {"detail": detail})]
+    assert len({config.settings_hash, *changed}) == 3
+
+
 def test_a_file_is_hashed_once(model, monkeypatch):
     calls = []
     digest = weights.hashlib.file_digest

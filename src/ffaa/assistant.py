@@ -31,7 +31,6 @@ from ffaa.types import (
     Face,
     Failure,
     JudgedSentence,
-    Label,
     Placed,
     Source,
     Support,
@@ -45,9 +44,6 @@ from ffaa.vqa.sentences import read_items, read_words
 FACES_AT_ONCE = 8
 LOW_SCORE = 0.7
 SMALL_FACE = 80
-# Crispness (log2 of the finest scale of detail against the next) below which nano calls real photos fake three times as
-# often as above it: 19 of 74 against 83 of 851 photos that it had not learnt from. One real photo in twelve is below.
-BLURRED_FACE = -1.4
 
 
 @dataclass
@@ -320,10 +316,6 @@ class Judged:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def _blurred(evidence: Sequence[Evidence]) -> bool:
-    return any(item.name == "crispness" and item.value < BLURRED_FACE for item in evidence)
-
-
 def _cautions(face: Face, chosen: Answer, judged: Judged, decision: Decision, engine: Engine) -> list[str]:
     found = []
     if judged.difficulty is Difficulty.HARD:
@@ -332,8 +324,8 @@ def _cautions(face: Face, chosen: Answer, judged: Judged, decision: Decision, en
         found.append(f"low match score ({decision.match_score:.2f}): the decision is uncertain")
     if face.box.width < SMALL_FACE:
         found.append(f"the face is only {face.box.width} px wide; traces of forgery may be lost at this size")
-    if chosen.result is Label.FAKE and _blurred(judged.evidence):
-        found.append("the face lacks fine detail (blurred or enlarged); such real faces are often called fake")
+    if engine.lacks_detail(face.image):
+        found.append("the face lacks fine detail (blurred or enlarged); verdicts on such faces are often wrong")
     if face.crop.whole_image:
         found.append("the whole image was taken as a face crop; no face detector checked it")
     unread = sum(isinstance(a, UnparsedAnswer) for a in judged.answers)

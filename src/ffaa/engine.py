@@ -102,6 +102,10 @@ class Engine:
             return None
         return eyes.forgery_score((layers[1].cpu(), layers[0].cpu()), [self.heads, *self.own_heads])[0]
 
+    def lacks_detail(self, image: np.ndarray) -> bool:
+        """Whether MIDS's opinion of a face image is corrected for what fine detail it lacks."""
+        return self.detail is not None and fine_detail(image) < self.detail.below
+
     @torch.inference_mode()
     def probabilities(
         self, answers: Sequence[Answer | UnparsedAnswer], layers: tuple[Tensor, Tensor], image: np.ndarray
@@ -150,7 +154,11 @@ def load_engine(name: str | Path, device: torch.device) -> Engine:
         shared=isinstance(model.model.vision_tower, ForensicVisionModel),
         temperature=config.temperature,
         device=device,
-        hashes={**config.files, f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors")},
+        hashes={
+            **config.files,
+            "model.json:settings": config.settings_hash,
+            f"part:{config.text_encoder.part}": weights.sha256(text_folder / "model.safetensors"),
+        },
         heads=None if folder.heads is None else load_heads(folder.heads),
         own_heads=[load_heads(file) for file in folder.own_heads],
         detail=config.detail,

@@ -81,6 +81,11 @@ class ModelConfig(Record):
     trained_on: list[str] = Field(default_factory=list)
     source: str = Field(default="", description="where a pulled or imported folder came from, with its revision")
 
+    @property
+    def settings_hash(self) -> str:
+        """sha256 of what decides beside the files: temperature, correction, template and the like."""
+        return hashlib.sha256(self.model_dump_json(exclude={"files", "card", "source"}).encode()).hexdigest()
+
 
 class RegisteredModel(Record):
     """A model that has a name. hub None: it ships inside the package."""

@@ -92,22 +92,24 @@ def test_probabilities_are_tempered(tiny_assistant, hopper, monkeypatch):
     assert not np.allclose(sharper, before)
 
 
-def test_a_face_without_detail_is_called_forged_less_surely(tiny_assistant, hopper, monkeypatch):
+def test_a_face_without_detail_is_judged_less_surely(tiny_assistant, hopper, monkeypatch):
     monkeypatch.setattr(tiny_assistant.engine, "detail", None)
     photos = hopper, cv2.GaussianBlur(hopper, (0, 0), 6)
     before = [tiny_assistant.analyze(photo)[0] for photo in photos]
     faces = [tiny_assistant.analyze(photo).faces[0].image for photo in photos]
     below = (fine_detail(faces[0]) + fine_detail(faces[1])) / 2
-    correction = DetailCorrection(below=below, shift=4.0, flatten=0.0)
+    correction = DetailCorrection(below=below, flatten=4.0)
     monkeypatch.setattr(tiny_assistant.engine, "detail", correction)
     sharp, blurred = (tiny_assistant.analyze(photo)[0] for photo in photos)
     assert sharp.probabilities == before[0].probabilities
     assert blurred.answers == before[1].answers
-    taken = 4 * (below - fine_detail(faces[1]))
+    less = 1 + 4 * (below - fine_detail(faces[1]))
+    assert (blurred.label, blurred.chosen_index) == (before[1].label, before[1].chosen_index)
+    assert abs(blurred.match_score - 0.5) < abs(before[1].match_score - 0.5)
     for answer, row, was in zip(blurred.answers, blurred.probabilities, before[1].probabilities, strict=True):
         fake = int(answer.result is Label.FAKE)
         odds, odds_before = (np.log(p[2 + fake] / p[fake]) for p in (row, was))
-        assert odds == pytest.approx(odds_before - taken)
+        assert odds == pytest.approx(odds_before / less)
 
 
 def test_the_same_photo_gives_the_same_verdict(tiny_assistant, hopper, one, tmp_path):
@@ -317,7 +319,7 @@ def test_whole_image(tiny_assistant, tiny_crops):
 @pytest.mark.parametrize("more", [-0.1, 0.1])
 def test_a_face_without_fine_detail_is_told(tiny_assistant, hopper, monkeypatch, more):
     below = fine_detail(tiny_assistant.analyze(hopper).faces[0].image) + more
-    monkeypatch.setattr(tiny_assistant.engine, "detail", DetailCorrection(below=below, shift=0.0, flatten=0.0))
+    monkeypatch.setattr(tiny_assistant.engine, "detail", DetailCorrection(below=below, flatten=1.0))
     (v,) = tiny_assistant.analyze(hopper)
     assert any("lacks fine detail" in caution for caution in v.cautions) == (more > 0)
     monkeypatch.setattr(tiny_assistant.engine, "detail", None)

@@ -24,6 +24,7 @@ from ffaa.mllm import features
 from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.train_tower import load_tower
+from ffaa.mllm.train_towers import train_towers
 from ffaa.stages import TEXT_PART, Stages
 from ffaa.vqa.conversation import Conversation, read_jsonl
 
@@ -352,3 +353,17 @@ def test_another_mids_is_corrected_anew(again, tiny_run):
     assert again(**section(tiny_run, "mids", lr=3e-3)) == ["mids"]
     assert not (again.folder / "detail.json").exists()
     assert Stages(tiny_run.recipe, tiny_run.data, again.folder).correction() is None
+
+
+def test_towers_of_its_own_are_trained_at_once(again, tiny_run, monkeypatch):
+    asked = []
+
+    def noted(jobs, at_once):
+        asked.append(([job.out.name for job in jobs], at_once))
+        train_towers(jobs)
+
+    monkeypatch.setattr("ffaa.stages.train_towers", noted)
+    plain = tiny_run.recipe.tower.model_dump()
+    again(at_once=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 1}])
+    again(at_once=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 2}])
+    assert asked == [(["tower-mids-0", "tower-mids-1"], 2), (["tower-mids-1"], 2)]

@@ -87,7 +87,7 @@ def test_settings_have_a_hash_of_their_own(model):
     config = weights.open_folder(model).config
     for change in ({"card": None}, {"source": "elsewhere"}, {"files": {}}):
         assert config.model_copy(update=change).settings_hash == config.settings_hash
-    detail = weights.DetailCorrection(below=-2, shift=3, flatten=1)
+    detail = weights.DetailCorrection(below=-2, flatten=1)
     changed = [config.model_copy(update=c).settings_hash for c in ({"temperature": 1.5}, {"detail": detail})]
     assert len({config.settings_hash, *changed}) == 3
 

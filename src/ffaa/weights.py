@@ -42,11 +42,10 @@ class PartRef(Record):
 
 
 class DetailCorrection(Record):
-    """What `ffaa.mids.detail` does to log odds z that an image is forged: (z - shift * lack) / (1 + flatten * lack),
-    lack = below - its fine detail where that is positive, else 0."""
+    """What `ffaa.mids.detail` does to log odds z that an image is forged: z / (1 + flatten * lack), lack = below - its
+    fine detail where that is positive, else 0."""
 
     below: float = Field(description="fine detail, log2, from which on nothing is corrected")
-    shift: float = Field(ge=0, description="log odds of forgery taken off per unit that is lacking")
     flatten: float = Field(ge=0, description="how much less sure a unit that is lacking makes")
 
 

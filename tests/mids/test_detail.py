@@ -6,7 +6,7 @@ import torch
 from ffaa.mids.detail import correct_log_odds, correct_logits, fine_detail, lack
 from ffaa.weights import DetailCorrection
 
-CORRECTION = DetailCorrection(below=-2.0, shift=3.0, flatten=0.5)
+CORRECTION = DetailCorrection(below=-2.0, flatten=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def test_a_face_with_detail_is_left_alone():
     assert torch.equal(correct_logits(CORRECTION, logits, -1.9), logits)
 
 
-def test_what_lacks_it_is_called_forged_less_and_less_surely():
+def test_what_lacks_it_is_judged_less_and_less_surely():
     assert lack(CORRECTION, [-1.0, -2.5, -4.0]).tolist() == [0.0, 0.5, 2.0]
-    assert correct_log_odds(CORRECTION, 6.0, -4.0) == pytest.approx((6 - 3 * 2) / (1 + 0.5 * 2))
-    assert correct_log_odds(CORRECTION, -6.0, -2.5) == pytest.approx((-6 - 3 * 0.5) / (1 + 0.5 * 0.5))
+    assert correct_log_odds(CORRECTION, 6.0, -4.0) == pytest.approx(6 / (1 + 0.5 * 2))
+    assert correct_log_odds(CORRECTION, -6.0, -2.5) == pytest.approx(-6 / (1 + 0.5 * 0.5))
 
 
 def test_every_answers_log_odds_are_corrected_alike():

@@ -1,8 +1,8 @@
 """What MIDS's opinion of a photo without fine detail is worth.
 
 Out of focus or enlarged, a real face has lost what tells it from a forged one, and a detector that is then sure that
-it is forged harms somebody. The correction is fitted on validation faces whose detail was taken away; faces that have
-it are left alone.
+it is forged harms somebody. How sure it may be is fitted on validation faces whose detail was taken away; faces that
+have it are left alone.
 """
 
 from __future__ import annotations
@@ -39,14 +39,11 @@ def lack(correction: DetailCorrection, detail: ArrayLike) -> np.ndarray:
 
 
 def correct_log_odds(correction: DetailCorrection, odds: ArrayLike, detail: ArrayLike) -> np.ndarray:
-    """Corrected log odds that images are forged; both of one shape."""
-    lacking = lack(correction, detail)
-    return np.asarray((np.asarray(odds, float) - correction.shift * lacking) / (1 + correction.flatten * lacking))
+    """Corrected log odds that images are forged; both of one shape. What is likelier stays likelier."""
+    return np.asarray(np.asarray(odds, float) / (1 + correction.flatten * lack(correction, detail)))
 
 
 def correct_logits(correction: DetailCorrection, logits: Tensor, detail: float) -> Tensor:
     """Corrected logits (A, 4) of Eq. 3's classes: for every answer the log odds that the image is forged are then those
-    of `correct_log_odds`."""
-    lacking = float(lack(correction, detail))
-    taken = logits.new_tensor([0.0, 0.0, correction.shift * lacking, correction.shift * lacking])
-    return (logits - taken) / (1 + correction.flatten * lacking)
+    of `correct_log_odds`, so that the same answer is chosen."""
+    return logits / (1 + correction.flatten * float(lack(correction, detail)))

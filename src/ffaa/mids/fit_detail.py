@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from ffaa.weights import DetailCorrection
 RARE = 0.1  # share of faces, with the detail that they came with, that the correction reaches
 
 GAIN = 1e-3  # of log loss, less than which is none
+MOST = 100.0  # flattening: what lacks a tenth of a unit is then next to undecided
 
 
 @torch.inference_mode()
@@ -66,15 +67,13 @@ def fit_detail(
     truth = np.broadcast_to(np.asarray(fake, bool), odds.shape)
     below = round(float(np.quantile(detail[0], RARE)), 4)
 
-    def made(values: Sequence[float] | np.ndarray) -> DetailCorrection:
-        shift, flatten = (round(abs(float(v)), 4) for v in values)
-        return DetailCorrection(below=below, shift=shift, flatten=flatten)
-
-    def log_loss(values: Sequence[float] | np.ndarray) -> float:
-        found = expit(correct_log_odds(made(values), odds, detail)).clip(1e-6, 1 - 1e-6)
+    def log_loss(flatten: float) -> float:
+        correction = DetailCorrection(below=below, flatten=flatten)
+        found = expit(correct_log_odds(correction, odds, detail)).clip(1e-6, 1 - 1e-6)
         return float(-np.where(truth, np.log(found), np.log(1 - found)).mean())
 
-    best = minimize(log_loss, (1.0, 1.0), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6})
-    losses = {"log_loss_before": log_loss((0.0, 0.0)), "log_loss_after": float(best.fun)}
+    best = minimize_scalar(log_loss, bounds=(0.0, MOST), method="bounded")
+    flatten = round(float(best.x), 4)
+    losses = {"log_loss_before": log_loss(0.0), "log_loss_after": log_loss(flatten)}
     gain = losses["log_loss_before"] - losses["log_loss_after"]
-    return (made(best.x) if gain > GAIN else None), losses
+    return (DetailCorrection(below=below, flatten=flatten) if gain > GAIN else None), losses

@@ -1,5 +1,6 @@
 """The evaluation of a run folder: what it decides, keeps, skips and counts."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -264,11 +265,21 @@ def test_the_result_says_where_it_comes_from(whole, tiny_run):
     assert found.recipe["name"] == "nano-tiny"
     assert found.seed == tiny_run.recipe.seed
     assert set(found.hashes) == {
-        "faces.parquet", "tower.safetensors", "mllm/model.safetensors", "mids.safetensors", ANSWERS
+        "faces.parquet", "tower.safetensors", "mllm/model.safetensors", "mids.safetensors", "detail.json", ANSWERS
     }  # fmt: skip
     assert {"ffaa", "torch", "transformers", "python"} <= set(found.versions)
     assert found.photos == 6
     assert sum(of.rows["ffaa"].real for of in found.sets.values()) == 3
+
+
+def test_another_correction_is_judged_anew(run):
+    """Where all faces lack detail, and lacking it leaves next to nothing, MIDS is undecided about all of them."""
+    stages = run()
+    correction = {"below": 20.0, "flatten": 100.0}
+    (stages.folder / "detail.json").write_text(json.dumps({"correction": correction}))
+    evaluate(stages, BENCH)
+    scores = [j.says["ffaa"].score for j in read_jsonl(stages.folder / JUDGEMENTS, Outcome)]
+    assert scores == pytest.approx([0.5] * 6, abs=0.02)
 
 
 def test_table(whole):

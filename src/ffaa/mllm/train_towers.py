@@ -1,5 +1,4 @@
-"""Training of several towers, at once where the machine has the cores: one core trains a tower at over half of the
-speed of two, so two towers side by side are done earlier than one after the other."""
+"""Training of several towers, at once where the machine has the cores."""
 
 from __future__ import annotations
 

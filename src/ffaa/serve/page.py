@@ -214,9 +214,12 @@ class _Page:
 
     def _not_chosen(self) -> list[Any]:
         """A click before the list had come, or with nothing in it; the list is brought."""
-        some = self.history is not None and self.history.all()
-        why = "Choose a result from the list." if some else "Nothing is kept."
-        return self._told(_failed(why), gr.skip(), True)
+
+        def told(history: History) -> list[Any]:
+            why = "Choose a result from the list." if history.all() else "Nothing is kept."
+            return self._told(_failed(why), gr.skip(), True)
+
+        return self._with_history(told)
 
     def open_kept(self, id: int | None) -> list[Any]:
         if id is None:

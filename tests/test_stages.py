@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -355,15 +356,21 @@ def test_another_mids_is_corrected_anew(again, tiny_run):
     assert Stages(tiny_run.recipe, tiny_run.data, again.folder).correction() is None
 
 
-def test_towers_of_its_own_are_trained_at_once(again, tiny_run, monkeypatch):
+def test_towers_of_its_own_are_trained_beside_the_mining(again, tiny_run, monkeypatch):
     asked = []
 
+    @contextmanager
     def noted(jobs, at_once):
         asked.append(([job.out.name for job in jobs], at_once))
+        yield
         train_towers(jobs)
 
-    monkeypatch.setattr("ffaa.stages.train_towers", noted)
+    monkeypatch.setattr("ffaa.stages.towers_beside", noted)
     plain = tiny_run.recipe.tower.model_dump()
-    again(at_once=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 1}])
-    again(at_once=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 2}])
-    assert asked == [(["tower-mids-0", "tower-mids-1"], 2), (["tower-mids-1"], 2)]
+    own = ["tower-mids-0", "tower-mids-1"]
+    assert again(at_once=2, mined_variants=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 1}]) == [
+        "features", "mine", *own, "mids",
+    ]  # fmt: skip
+    again(at_once=2, mined_variants=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 2}])
+    again(at_once=2, mined_variants=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 2}])
+    assert asked == [(own, 2), (own[1:], 2), ([], 2)]

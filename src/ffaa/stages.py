@@ -7,7 +7,8 @@ import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,7 @@ from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train import ConversationData, train_mllm
 from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower
-from ffaa.mllm.train_towers import TowerJob, train_towers
+from ffaa.mllm.train_towers import TowerJob, towers_beside, train_towers
 from ffaa.recipe import Recipe, Run
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
@@ -70,7 +71,7 @@ class Stages:
     """The stages of `recipe` on the photos under `data`, writing into `folder`; `others`: see `Run`.
 
     texts: folder for MIDS's text features, which then stay there for other runs; default: removed after its training.
-    at_once: towers trained at the same time, see `train_towers`.
+    at_once: what is done at the same time: towers, or the MLLM and towers of MIDS (`train_towers`, `towers_beside`).
     """
 
     def __init__(
@@ -133,16 +134,22 @@ class Stages:
 
     def _towers_apart(self, name: str, towers: Sequence[TowerArgs]) -> list[str]:
         """Towers in folders of their own; returns their files in the run's folder."""
+        with self._tower_jobs(name, towers) as (files, jobs):
+            train_towers(jobs, self._at_once)
+        return files
+
+    @contextmanager
+    def _tower_jobs(self, name: str, towers: Sequence[TowerArgs]) -> Iterator[tuple[list[str], list[TowerJob]]]:
+        """(The towers' files in the run's folder, what of them is to train); on leaving they count as trained."""
         files = [f"{name}-{i}/tower.safetensors" for i in range(len(towers))]
         jobs = {}
         for file, args in zip(files, towers, strict=True):
             own = str(Path(file).parent)
             if self.run.begin(own, self._tower_inputs(args), [file], [own]):
                 jobs[own] = self._tower_job(args, self.folder / own)
-        train_towers(list(jobs.values()), self._at_once)
+        yield files, list(jobs.values())
         for own, job in jobs.items():
             self.run.finish(own, self._tower_inputs(job.args))
-        return files
 
     def _tower_inputs(self, args: TowerArgs) -> dict[str, Any]:
         settings = args.model_dump(exclude={"workers", "save_every"})  # they change nothing
@@ -321,7 +328,10 @@ class Stages:
         if (args.from_heads or args.distil) and llava is not None:
             raise UsageError("mids.from_heads and mids.distil are for a nano; a recipe with a base has no heads")
         if llava is None:
-            self.mine()
+            self.tower()
+            own_towers = self._tower_jobs("tower-mids", self.recipe.mids_towers)
+            with own_towers as (_, jobs), towers_beside(jobs, self._at_once):
+                self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
             raise InputError(f"{self.folder / missing[0]}: no such file; run `ffaa mine` first")
         out = self.folder / "mids.safetensors"

@@ -1,3 +1,5 @@
+from multiprocessing import active_children
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -5,7 +7,7 @@ from safetensors.torch import load_file
 from ffaa.data import manifest
 from ffaa.errors import InputError
 from ffaa.mllm.train_tower import TowerArgs
-from ffaa.mllm.train_towers import TowerJob, train_towers
+from ffaa.mllm.train_towers import TowerJob, towers_beside, train_towers
 
 ARGS = TowerArgs(epochs=1, batch=4, workers=0, bf16=False, blend=0.5)
 
@@ -50,3 +52,35 @@ def test_what_is_wrong_with_a_photo_is_said_by_the_one_who_asked(jobs):
     broken = jobs("broken", 2, path="gone.png")
     with pytest.raises(InputError, match=r"gone\.png: "):
         train_towers(broken, at_once=2)
+
+
+def test_towers_beside_other_work_are_those_trained_in_turn(jobs):
+    """Each with its share of the threads, and trained when the other work is done."""
+    beside, alone, threads = jobs("beside", 2), jobs("alone", 2), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with towers_beside(beside, at_once=2):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        train_towers(alone)
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(beside, alone, strict=True):
+        found, wanted = (load_file(job.out / "tower.safetensors") for job in (one, other))
+        assert [name for name in wanted if not torch.allclose(found[name], wanted[name], atol=1e-3)] == []
+
+
+def test_towers_beside_nothing_else_come_after_it(jobs):
+    one = jobs("one", 1)
+    with towers_beside(one, at_once=1):
+        assert not one[0].out.exists()
+    assert (one[0].out / "tower.safetensors").is_file()
+
+
+def test_towers_beside_failing_work_are_ended(jobs):
+    started = jobs("ended", 1)
+    with pytest.raises(KeyError), towers_beside(started, at_once=2):
+        raise KeyError
+    assert not active_children()
+    assert not (started[0].out / "tower.safetensors").exists()

@@ -31,7 +31,10 @@ Run = Annotated[Path | None, typer.Option(help="Where to work; default runs/NAME
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch chooses.")]
 AtOnce = Annotated[
     int,
-    typer.Option(min=1, help="Towers trained at the same time, each in a process with its share of the threads."),
+    typer.Option(
+        min=1,
+        help="Towers trained at the same time, or beside the MLLM; each in a process with its share of the threads.",
+    ),
 ]
 
 
@@ -118,6 +121,7 @@ def _train(
     at_once: int = 1,
 ) -> None:
     with needs("train"):
+        from ffaa.mllm.tune import processes
         from ffaa.recipe import load_recipe
         from ffaa.stages import Stages
         from ffaa.tune_base import tune_base
@@ -130,6 +134,7 @@ def _train(
         if stage == "mllm" and rows is not None and images is not None:
             with needs("train"):
                 tune_base(settings, rows, images, folder, shlex.join(["ffaa", *sys.argv[1:]]))
+                processes().destroy_process_group()  # before the interpreter takes its threads away
         elif stage == "mids" and images is not None:
             with needs("train"):
                 Stages(settings, images, folder).mids()

@@ -28,6 +28,7 @@ from ffaa.mllm import nano
 from ffaa.mllm.answer import format_answer
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, pixel_tensor
+from ffaa.pack import pack
 from ffaa.recipe import Recipe, load_recipe
 from ffaa.stages import Stages
 from ffaa.types import ForgeryType, Label
@@ -215,7 +216,7 @@ def tiny_run(tmp_path_factory, tiny_manifest, tiny_recipe, tiny_parts):
     stages = Stages(tiny_recipe, tiny_manifest, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
-        stages.pack(out)
+        pack(stages, out)
     return SimpleNamespace(model=out, folder=folder, stages=stages, data=tiny_manifest, recipe=tiny_recipe)
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import LlavaForConditionalGeneration
 
 from ffaa import recipe as recipe_module
 from ffaa import weights
@@ -26,6 +25,7 @@ from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.train_tower import load_tower
 from ffaa.mllm.train_towers import train_towers
+from ffaa.pack import pack
 from ffaa.stages import TEXT_PART, Stages
 from ffaa.vqa.conversation import Conversation, read_jsonl
 
@@ -138,26 +138,6 @@ def test_parts_share_no_photo(tiny_run):
     assert not test & (tuned | mined | parts["val"])
 
 
-def test_the_packed_folder_is_whole(tiny_run):
-    folder = weights.open_folder(tiny_run.model)
-    assert weights.verify(folder) == []
-    config = folder.config
-    assert {p.relative_to(tiny_run.model).as_posix() for p in tiny_run.model.rglob("*") if p.is_file()} == {
-        *config.files,
-        weights.MODEL_FILE,
-    }
-    assert (config.name, config.template, config.trained_on) == ("nano-tiny", "nano-2", ["tiny"])
-    assert config.temperature == json.loads((tiny_run.folder / "mids.json").read_text())["temperature"]
-    fitted = json.loads((tiny_run.folder / "detail.json").read_text())
-    assert fitted["faces"] == len(tiny_run.stages.part("val"))
-    assert (config.detail and config.detail.model_dump()) == fitted["correction"]
-    for name in ("mids.safetensors", "heads.safetensors", "mllm/model.safetensors"):
-        with safe_open(tiny_run.model / name, "pt") as file:
-            kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
-        assert torch.float16 in kinds, name
-        assert kinds <= {torch.float16, torch.int64}, name
-
-
 def test_mids_runs_on_the_mined_answers_of_this_mllm(tiny_run):
     """The loaded MLLM still says what was mined: the tower, the body and the tokenizer survived the disk."""
     stages = tiny_run.stages
@@ -168,17 +148,6 @@ def test_mids_runs_on_the_mined_answers_of_this_mllm(tiny_run):
         hidden = torch.from_numpy(np.array(array[i : i + 1, -1])).float()
         (raws,) = mllm.generate(mllm.project(hidden), [found[i].words], (mined[i].answers[0].prompt, *QUESTIONS[1:]))
         assert sorted(raws) == sorted(a.raw for a in mined[i].answers)
-
-
-def test_the_tower_inside_the_packed_mllm_is_the_trained_one(tiny_run):
-    """Every tensor, batch norm statistics included, up to half precision."""
-    trained = load_tower(tiny_run.folder / "tower.safetensors")[0].state_dict()
-    packed = LlavaForConditionalGeneration.from_pretrained(tiny_run.model / "mllm", dtype=torch.float32)
-    loaded = packed.model.vision_tower.state_dict()
-    assert loaded.keys() == trained.keys()
-    for name, value in trained.items():
-        assert torch.equal(loaded[name].float(), value.half().float()), name
-    assert trained["stem.1.running_mean"].abs().max() > 0
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +262,7 @@ def test_mids_has_towers_of_its_own(again, tiny_run, tmp_path):
         logits = mids.classify(None, None, mids.project(mids.encode_image(pixels)))
     assert torch.corrcoef(torch.stack([logits[:, 3] - logits[:, 1], said]))[0, 1] > 0.9
 
-    stages.pack(tmp_path / "model")
+    pack(stages, tmp_path / "model")
     folder = weights.open_folder(tmp_path / "model")
     assert weights.verify(folder) == []
     for file, (_, own_heads) in zip(folder.own_heads, others, strict=True):
@@ -310,15 +279,6 @@ def test_a_teacher_without_a_dataset(again, tiny_run):
     stages = Stages(make_without(tiny_run.recipe, name), tiny_run.data, again.folder)
     assert (stages.part("tune"), stages.part("mine")) == ([], [])
     assert stages.part("val") == tiny_run.stages.part("val") != []
-
-
-def test_the_card_names_what_was_learnt_from(again, tiny_run):
-    name = tiny_run.stages.rows[0].dataset
-    for tower, named in ([], [name]), ([name], []):
-        recipe = make_without(tiny_run.recipe, name)
-        recipe = recipe.model_copy(update={"tower": recipe.tower.model_copy(update={"without": tower})})
-        stages = Stages(recipe, tiny_run.data, again.folder)
-        assert stages.trained_on == named
 
 
 def make_without(recipe, name):

@@ -1,4 +1,4 @@
-"""The stages of a recipe, in order: faces, tower, features, conversations, MLLM, mining, MIDS, detail, model folder."""
+"""The stages of a recipe, in order: faces, tower, features, conversations, MLLM, mining, MIDS, detail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from ffaa import __version__, weights
@@ -28,7 +27,7 @@ from ffaa.errors import InputError, UsageError
 from ffaa.mids import checkpoint as mids_checkpoint
 from ffaa.mids import encoders
 from ffaa.mids.eyes import Eyes
-from ffaa.mids.fit_detail import RARE, blurred_odds, fit_detail
+from ffaa.mids.fit_detail import RARE, blurred_odds, faces_to_fit, fit_detail
 from ffaa.mids.images import CropImages, Crops, Images, Stored
 from ffaa.mids.llava import LlavaSet
 from ffaa.mids.model import MIDS
@@ -36,15 +35,14 @@ from ffaa.mids.report import report, table
 from ffaa.mids.start import side_by_side, start_from_heads
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mids.train import STATE, TEXTS, Heads, train_mids
-from ffaa.mllm import features, nano
-from ffaa.mllm.answer import format_answer
+from ffaa.mllm import features
 from ffaa.mllm.constraint import AnswerConstraint
 from ffaa.mllm.generate import Mllm
 from ffaa.mllm.mine import FromFeatures, Mined, Seen, mine, targets
 from ffaa.mllm.mine_server import ServerArgs
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import pixel_tensor
-from ffaa.mllm.train import ConversationData, train_mllm
+from ffaa.mllm.train_nano import STEPS, Told, train_nano
 from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower
 from ffaa.mllm.train_towers import TowerJob, towers_beside, train_towers
 from ffaa.recipe import Recipe, Run
@@ -52,7 +50,6 @@ from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
 from ffaa.vqa.export import VARIANTS
 from ffaa.vqa.generate import conversations
-from ffaa.vqa.hypothesis import hypothesis_rows
 from ffaa.vqa.prompting import questions
 from ffaa.vqa.sentences import file_version
 
@@ -215,39 +212,16 @@ class Stages:
         recipe, out, parts = self.recipe, self.folder / "mllm", VARIANTS[self.recipe.tune.variant]
 
         def work() -> None:
-            told = {
-                n: list(read_jsonl(self.folder / f"conversations-{n}.jsonl", Conversation)) for n in ("tune", "val")
-            }
-            rows = {"tune": self._learnt(len(told["tune"])), "val": list(range(len(told["val"])))}
-            told = {name: [told[name][i] for i in rows[name]] for name in told}
-            texts = [" " + format_answer(c.description, c.reasoning, c.label, c.probability, c.forgery_type, parts)
-                     for c in told["tune"]]  # fmt: skip
-            prompts = [self.template.prompt(c.question) for c in told["tune"][:2000]]
-            tokenizer = nano.train_tokenizer([*texts, *prompts], recipe.body.vocab_size)
+            learnt = {}
+            for name in ("tune", "val"):
+                told = list(read_jsonl(self.folder / f"conversations-{name}.jsonl", Conversation))
+                rows = self._learnt(len(told)) if name == "tune" else list(range(len(told)))
+                learnt[name] = Told([told[i] for i in rows], features.load(self.folder, name)[0], rows)
             tower, _ = load_tower(self.folder / "tower.safetensors")
-            torch.manual_seed(recipe.seed)
-            model = nano.build(recipe.body, tokenizer, tower)
-            data = {
-                n: ConversationData(told[n], features.load(self.folder, n)[0], rows[n], tokenizer, self.template, parts)
-                for n in told
-            }
-            log.info("MLLM: %d conversations, %.1f M parameters", len(told["tune"]), model.num_parameters() / 1e6)
-            figures = train_mllm(recipe.mllm, model, tokenizer, data["tune"], data["val"], self.folder / "mllm-steps",
-                                 recipe.seed)  # fmt: skip
-            if recipe.hypothesis_phase:
-                asked = hypothesis_rows([c.hypothesis for c in told["tune"]], recipe.seed)
-                second = ConversationData(
-                    [told["tune"][i] for i in asked],
-                    features.load(self.folder, "tune")[0],
-                    [rows["tune"][i] for i in asked],
-                    tokenizer,
-                    self.template,
-                    parts,
-                )
-                figures["hypothesis_phase"] = train_mllm(
-                    recipe.hypothesis_phase, model, tokenizer, second, data["val"], self.folder / "mllm-steps-2",
-                    recipe.seed,
-                )  # fmt: skip
+            model, tokenizer, figures = train_nano(
+                learnt["tune"], learnt["val"], tower, recipe.body, recipe.mllm, recipe.hypothesis_phase, self.template,
+                parts, self.folder, recipe.seed,
+            )  # fmt: skip
             model.half().save_pretrained(out)
             tokenizer.save_pretrained(out)
             (self.folder / "mllm.json").write_text(json.dumps(figures, indent=1))
@@ -257,7 +231,7 @@ class Stages:
             fewer["limit"] = recipe.conversation_limit
         self.run.stage("mllm", self._inputs("conversations-tune.jsonl", "tower.safetensors", body=recipe.body,
                                             mllm=recipe.mllm, second=recipe.hypothesis_phase, **fewer),
-                       ["mllm/model.safetensors", "mllm.json"], work, ["mllm-steps", "mllm-steps-2"])  # fmt: skip
+                       ["mllm/model.safetensors", "mllm.json"], work, STEPS)  # fmt: skip
 
     def _learnt(self, count: int) -> list[int]:
         """The rows of the conversations that the MLLM is tuned on."""
@@ -370,8 +344,7 @@ class Stages:
                 out, model, settings=args.model_dump(), seed=seed, figures=figures,
                 encoders={"text": text.about, "image": image.about},
                 data={file: inputs[file] for file in MINED.values()}, command=shlex.join(["ffaa", *sys.argv[1:]]),
-                versions={name: version(name) for name in ("torch", "transformers")}
-                | {"ffaa": __version__, "python": sys.version.split()[0]},
+                versions=_versions(),
             )  # fmt: skip
             (self.folder / "mids.json").write_text(json.dumps(figures, indent=1))
             shutil.rmtree(self.folder / TEXTS, ignore_errors=True)
@@ -390,18 +363,15 @@ class Stages:
             mids, tokens = self.load_mids(self.load_mllm())
             temperature = json.loads((self.folder / "mids.json").read_text())["temperature"]
             rows = {r.sha256: r for r in self.part("val")}
-            count = self.recipe.mids.answers
-            found = [
-                m.model_copy(update={"answers": m.answers[:count]})
-                for m in read_jsonl(self.folder / MINED["val"], Mined)
-                if any(m.results[:count])
-            ]
-            drawn = np.random.default_rng((self.recipe.seed, 15)).permutation(len(found))[:FITTED_ON]
-            found = [found[i] for i in sorted(drawn)]
+            mined = read_jsonl(self.folder / MINED["val"], Mined)
+            found = faces_to_fit(mined, self.recipe.mids.answers, FITTED_ON, self.recipe.seed)
             images = [plain_face(read_photo(self._root, rows[m.sha256]), rows[m.sha256], 224).image for m in found]
             odds, detail = blurred_odds(mids, tokens, temperature, images, found, DETAIL_DRAWS, self.recipe.seed)
             correction, losses = fit_detail(odds, detail, [m.label is Label.FAKE for m in found])
-            about = {"correction": correction and correction.model_dump(), "faces": len(found), **losses}
+            about = {
+                "correction": correction and correction.model_dump(), "faces": len(found), **losses, "inputs": inputs,
+                "versions": _versions(), "command": shlex.join(["ffaa", *sys.argv[1:]]),
+            }  # fmt: skip
             (self.folder / DETAIL).write_text(json.dumps(about, indent=1))
 
         self.run.stage("detail", inputs, [DETAIL], work)
@@ -443,40 +413,12 @@ class Stages:
 
         return Crops(image, lambda crop: pixel_tensor([crop]))
 
-    def pack(self, out: Path) -> None:
-        """Put everything that runs into one model folder, in half precision, with hashes and a card."""
-        self.detail()
-        (out / "mllm").mkdir(parents=True, exist_ok=True)
-        for file in (self.folder / "mllm").iterdir():
-            shutil.copyfile(file, out / "mllm" / file.name)
-        shutil.copyfile(self.folder / "mids.safetensors", out / "mids.safetensors")
-        own = {f"own-heads-{i}.safetensors": file for i, file in enumerate(self.mids_towers())}
-        heads = {"heads.safetensors": "tower.safetensors", **own}
-        for name, tower in heads.items():
-            state = load_tower(self.folder / tower)[1].state_dict()
-            save_file({k: v.half() for k, v in state.items()}, out / name)
-        figures = json.loads((self.folder / "mids.json").read_text())
-        card = weights.ModelConfig(
-            name=self.recipe.name, template=self.template.name, image_size=224, constrained=True,
-            heads="heads.safetensors", own_heads=list(own),
-            text_encoder=weights.PartRef(part=TEXT_PART), text_max_tokens=TEXT_MAX_TOKENS,
-            temperature=figures["temperature"], detail=self.correction(), licence="Apache-2.0",
-            card="card.md" if (out / "card.md").exists() else None,
-            trained_on=self.trained_on,
-            files={str(f.relative_to(out)): weights.sha256(f) for f in sorted(out.rglob("*"))
-                   if f.is_file() and f.name != weights.MODEL_FILE},
-        )  # fmt: skip
-        (out / weights.MODEL_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-    @property
-    def trained_on(self) -> list[str]:
-        """Datasets that a tower or the teacher has taken anything from."""
-        recipe = self.recipe
-        towers = [recipe.tower, *recipe.more_towers, *recipe.mids_towers]
-        nowhere = set(recipe.teach.without).intersection(*(t.without for t in towers))
-        return sorted({r.dataset for r in self.rows if r.split == "train"} - nowhere)
-
     def _inputs(self, *files: str, **settings: Any) -> dict[str, Any]:
         hashes = {name: weights.sha256(self.folder / name) for name in files}
         plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
         return {"seed": self.recipe.seed, **hashes, **plain}
+
+
+def _versions() -> dict[str, str]:
+    about = {name: version(name) for name in ("torch", "transformers")}
+    return about | {"ffaa": __version__, "python": sys.version.split()[0]}

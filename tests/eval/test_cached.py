@@ -21,6 +21,7 @@ from ffaa.evidence.examine import examine_face
 from ffaa.mllm import features
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.tower import pixel_tensor
+from ffaa.pack import pack
 from ffaa.stages import Stages
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.conversation import read_jsonl
@@ -89,7 +90,7 @@ def test_mids_with_blocks_of_its_own_decides_as_the_assistant(tiny_run, run, use
     from ffaa.assistant import Assistant
 
     stages = run(mids=tiny_run.recipe.mids.model_copy(update={"unfreeze": 1}))
-    stages.pack(tmp_path / "model")
+    pack(stages, tmp_path / "model")
     evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
     found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))
     assistant = Assistant(tmp_path / "model", device="cpu")
@@ -104,7 +105,7 @@ def test_mids_with_towers_of_its_own_decides_as_the_assistant(tiny_run, run, use
     from ffaa.assistant import Assistant
 
     stages = run(mids_towers=[tiny_run.recipe.tower.model_copy(update=more) for more in ({"lr": 3e-3}, {"seed": 1})])
-    stages.pack(tmp_path / "model")
+    pack(stages, tmp_path / "model")
     evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
     found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))
     detector = Ffaa(Assistant(tmp_path / "model", device="cpu"))

@@ -158,9 +158,10 @@ def _all(stages: Stages, out: Path) -> None:
     from ffaa.eval.benchmark import load_bench
     from ffaa.eval.cached import evaluate
     from ffaa.eval.evaluation import table
+    from ffaa.pack import pack
 
     settings = stages.recipe.evaluate
     bench = None if settings is None else load_bench(settings)  # what is wrong with it is said before the training
-    stages.pack(out)
+    pack(stages, out)
     if bench is not None:
         typer.echo(table(evaluate(stages, bench)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ RARE = 0.1  # share of faces, with the detail that they came with, that the corr
 
 GAIN = 1e-3  # of log loss, less than which is none
 MOST = 100.0  # flattening: what lacks a tenth of a unit is then next to undecided
+
+
+def faces_to_fit(mined: Iterable[Mined], answers: int, count: int, seed: int) -> list[Mined]:
+    """`count` faces drawn from those of whose first `answers` answers, which are kept, one at least was read."""
+    found = [m.model_copy(update={"answers": m.answers[:answers]}) for m in mined if any(m.results[:answers])]
+    drawn = np.random.default_rng((seed, 15)).permutation(len(found))[:count]
+    return [found[i] for i in sorted(drawn)]
 
 
 @torch.inference_mode()

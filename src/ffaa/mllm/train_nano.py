@@ -67,6 +67,6 @@ def train_nano(
     judged = data(evaluation)
     first, *second = [
         train_mllm(settings, model, tokenizer, data(part), judged, folder / steps, seed)
-        for (settings, part), steps in zip(phases, STEPS, strict=False)
+        for (settings, part), steps in zip(phases, STEPS[: len(phases)], strict=True)
     ]
     return model, tokenizer, first | ({"hypothesis_phase": second[0]} if second else {})

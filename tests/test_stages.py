@@ -113,6 +113,19 @@ def test_several_towers_are_averaged_and_kept_apart(again, tiny_run):
     assert again(until="tower", more_towers=more) == ["tower-1", "tower"]
 
 
+def test_a_tower_of_mids_with_the_settings_of_an_averaged_one_is_that_one(again, tiny_run):
+    plain = tiny_run.recipe.tower.model_dump()
+    changes = {"more_towers": [plain | {"seed": 1}]}
+    again(until="tower", **changes)
+    assert (again.folder / "tower-1" / "tower.safetensors").is_file()
+    own = [plain | {"seed": 1}, plain | {"seed": 2}, plain | {"seed": 1, "workers": 0}]
+    stages = Stages(make_tiny(tiny_run, changes, own), tiny_run.data, again.folder)
+    files = [f"{name}/tower.safetensors" for name in ("tower-1", "tower-mids-1", "tower-1")]
+    assert stages.mids_towers() == files
+    assert load_file(again.folder / files[1]).keys() == load_file(again.folder / files[0]).keys()
+    assert not (again.folder / "tower-mids-0").exists()
+
+
 def test_another_manifest_changes_everything(again, tiny_run, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(tiny_run.data, data)
@@ -292,6 +305,20 @@ def test_what_mids_sees_is_what_the_answers_are_about(tiny_run):
     with torch.no_grad():
         hidden = tower(crops.pixels(2, 0, None)).hidden_states
     np.testing.assert_allclose(torch.stack(hidden, 1)[0].numpy(), array[2], atol=5e-3)
+
+
+def test_mids_sees_the_crops_without_fine_detail_that_the_answers_are_about(again, tiny_run):
+    changes = section(tiny_run, "teach", blurred=1.0)
+    assert again(until="features", **changes) == ["features"]
+    stages = Stages(make_tiny(tiny_run, changes, []), tiny_run.data, again.folder)
+    tower, _ = load_tower(again.folder / "tower.safetensors")
+    for name in ("mine", "val"):
+        crops, (array, _) = stages._tower_crops(name), features.load(again.folder, name)
+        with torch.no_grad():
+            hidden = tower(crops.pixels(2, 0, None)).hidden_states
+        np.testing.assert_allclose(torch.stack(hidden, 1)[0].numpy(), array[2], atol=5e-3)
+        sharp = np.array_equal(array[2], features.load(tiny_run.folder, name)[0][2])
+        assert sharp is (name == "val")  # which validates what people bring
 
 
 def test_a_nano_is_not_mined_through_a_server(tiny_run):

@@ -45,6 +45,7 @@ class TeachArgs(BaseModel):
 
     variants: int = Field(1, ge=1, description="augmented copies of every photo, each with its own conversation")
     blend: float = Field(0.1, ge=0, le=1, description="share of real photos turned into self-blended forgeries")
+    blurred: float = Field(0.0, ge=0, le=1, description="share of samples whose fine detail is taken away")
     resist: float = Field(0.9, ge=0.5, le=1, description="tempered tower score from which a hypothesis is withstood")
     contrary: float = Field(0.4, ge=0, le=1, description="share of the hypotheses that are not true")
     temperature: float = Field(1.5, gt=0, description="of the tower's score in stated probabilities")
@@ -78,7 +79,9 @@ class Recipe(BaseModel):
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
     mids_towers: list[TowerArgs] = Field(
-        default_factory=list, description="a nano's MIDS looks through these towers too, each trained by its settings"
+        default_factory=list,
+        description="a nano's MIDS looks through these towers too, each trained by its settings; one with the settings "
+        "of `tower` or of one of `more_towers` is that one",
     )
     evaluate: Path | None = Field(
         None, description="a benchmark recipe, relative to this file, that `ffaa train all` ends with"

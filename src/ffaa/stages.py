@@ -126,7 +126,7 @@ class Stages:
     def mids_towers(self) -> list[str]:
         """Train the towers that MIDS has beside the MLLM's; returns their files in the run's folder."""
         if self.recipe.mids_towers:
-            self.faces()
+            self.tower()
         return self._towers_apart("tower-mids", self.recipe.mids_towers)
 
     def _towers_apart(self, name: str, towers: Sequence[TowerArgs]) -> list[str]:
@@ -137,12 +137,18 @@ class Stages:
 
     @contextmanager
     def _tower_jobs(self, name: str, towers: Sequence[TowerArgs]) -> Iterator[tuple[list[str], list[TowerJob]]]:
-        """(The towers' files in the run's folder, what of them is to train); on leaving they count as trained."""
-        files = [f"{name}-{i}/tower.safetensors" for i in range(len(towers))]
-        jobs = {}
-        for file, args in zip(files, towers, strict=True):
-            own = str(Path(file).parent)
-            if self.run.begin(own, self._tower_inputs(args), [file], [own]):
+        """(The towers' files in the run's folder, what of them is to train); on leaving they count as trained.
+
+        One for MIDS with the settings of one of `more_towers` is that one.
+        """
+        averaged = [self.recipe.tower, *self.recipe.more_towers] if self.recipe.more_towers else []
+        files, jobs = [], {}
+        for i, args in enumerate(towers):
+            own, inputs = f"{name}-{i}", self._tower_inputs(args)
+            if twin := [j for j, other in enumerate(averaged) if self._tower_inputs(other) == inputs]:
+                own = f"tower-{twin[0]}"
+            files.append(file := f"{own}/tower.safetensors")
+            if own not in jobs and self.run.begin(own, inputs, [file], [own]):
                 jobs[own] = self._tower_job(args, self.folder / own)
         yield files, list(jobs.values())
         for own, job in jobs.items():
@@ -167,19 +173,26 @@ class Stages:
         rows = [r for r in self.rows if r.split == "train" and r.dataset not in without]
         return [r for r in rows if held_for_mids(r, held) == (name == "mine")]
 
+    def _augmented(self, name: str) -> tuple[float, float]:
+        """The shares of a feature set that are self-blended, and that lose their fine detail."""
+        teach = self.recipe.teach
+        return (0.0, 0.0) if name == "val" else (teach.blend, teach.blurred)
+
     def features(self) -> None:
         """Compute tower features and evidence of augmented crops."""
         self.tower()
         teach, held = self.recipe.teach, self.recipe.data.held
         fewer = {"without": teach.without} if teach.without else {}
+        fewer |= {"blurred": teach.blurred} if teach.blurred else {}
         variants = {"tune": teach.variants, "val": 1, "mine": self.recipe.mined_variants}
 
         def work() -> None:
             tower, heads = load_tower(self.folder / "tower.safetensors")
             for name in FEATURE_SETS:
+                blend, blurred = self._augmented(name)
                 features.compute(
                     self.folder, name, tower, heads, self._root, self.part(name), range(variants[name]),
-                    0.0 if name == "val" else teach.blend, self.recipe.seed, workers=self.recipe.tower.workers,
+                    blend, self.recipe.seed, workers=self.recipe.tower.workers, blurred=blurred,
                 )  # fmt: skip
 
         files = [f"{name}.{kind}" for name in FEATURE_SETS for kind in ("npy", "jsonl")]
@@ -404,12 +417,12 @@ class Stages:
 
     def _tower_crops(self, name: str) -> Crops:
         """The crops that `features` saw, and the answers are about."""
-        rows, blend = self.part(name), 0.0 if name == "val" else self.recipe.teach.blend
+        rows, (blend, blurred) = self.part(name), self._augmented(name)
 
         def image(i: int) -> np.ndarray:
             variant, place = divmod(i, len(rows))
             rng = np.random.default_rng((self.recipe.seed, 2, variant, place))
-            return train_sample(self._root, rows[place], 224, rng, blend).image
+            return train_sample(self._root, rows[place], 224, rng, blend, blurred=blurred).image
 
         return Crops(image, lambda crop: pixel_tensor([crop]))
 

@@ -65,6 +65,14 @@ def test_rows_belong_to_the_array(whole, rows, tiny_manifest, tiny_tower, heads)
         assert f.words == read_words(record) | tower_words(f.tower_score, f.tower_type)
 
 
+def test_crops_without_fine_detail(compute, whole, rows, tmp_path):
+    """All of them, where the share is 1; the self-blended ones are the same."""
+    _, sharp, plain = whole
+    array, found = compute(tmp_path, blurred=1.0)
+    assert not any(np.array_equal(one, other) for one, other in zip(array, sharp, strict=True))
+    assert [f.label for f in found] == [f.label for f in plain]
+
+
 def test_variants_differ_and_a_blended_real_photo_is_fake(whole, rows):
     _, array, found = whole
     assert not np.array_equal(array[0], array[5])

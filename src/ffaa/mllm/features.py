@@ -33,9 +33,17 @@ class _Samples(Dataset):
     """Crops with their evidence. Augmentation follows from (seed, variant, row) alone; blend None: there is none."""
 
     def __init__(
-        self, root: Path, rows: Sequence[Row], jobs: list[tuple[int, int]], size: int, blend: float | None, seed: int
+        self,
+        root: Path,
+        rows: Sequence[Row],
+        jobs: list[tuple[int, int]],
+        size: int,
+        blend: float | None,
+        blurred: float,
+        seed: int,
     ):
-        self.root, self.rows, self.jobs, self.size, self.blend, self.seed = root, rows, jobs, size, blend, seed
+        self.root, self.rows, self.jobs, self.size, self.seed = root, rows, jobs, size, seed
+        self.blend, self.blurred = blend, blurred
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -45,7 +53,7 @@ class _Samples(Dataset):
         if self.blend is None:
             return _plain_sample(self.root, self.rows[row], self.size)
         rng = np.random.default_rng((self.seed, 2, variant, row))
-        sample = train_sample(self.root, self.rows[row], self.size, rng, self.blend)
+        sample = train_sample(self.root, self.rows[row], self.size, rng, self.blend, blurred=self.blurred)
         left, top, right, bottom = sample.rect
         points = landmarks(sample.image, Box(left=left, top=top, right=right, bottom=bottom))
         return sample, examine(sample.image, points).values
@@ -72,10 +80,12 @@ def compute(
     batch: int = 32,
     workers: int = 2,
     dtype: type[np.floating] = np.float16,
+    blurred: float = 0.0,
 ) -> tuple[np.ndarray, list[FeatureRow]]:
     """(`dtype` (N, 2, 1 + 49, C), rows), N = len(rows) * len(variants), variant by variant.
 
     blend: share of real photos that are self-blended; None: crops as `analyze` makes them, without augmentation.
+    blurred: share of the crops that lose their fine detail (`blur_out`).
     Stored as folder/name.npy and folder/name.jsonl; a killed run goes on behind the last whole batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +96,7 @@ def compute(
     array = np.lib.format.open_memmap(array_file, "r+" if done else "w+", dtype, None if done else shape)
     if array.shape != shape:
         raise InputError(f"{array_file}: made for other settings; remove it and {rows_file.name}")
-    rest = _Samples(root, rows, jobs[len(done) :], tower.config.image_size, blend, seed)
+    rest = _Samples(root, rows, jobs[len(done) :], tower.config.image_size, blend, blurred, seed)
     loader = DataLoader(rest, batch_size=batch, num_workers=workers, collate_fn=list)
     with rows_file.open("a" if done else "w", encoding="utf-8") as file, torch.inference_mode():
         for part in loader:

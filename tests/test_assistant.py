@@ -77,6 +77,24 @@ def test_verdict_says_what_decide_decided(one, tiny_run):
     assert v.timings.detect > 0
 
 
+def test_a_tower_that_knows_faces_without_detail_is_asked(tiny_assistant, hopper, monkeypatch):
+    """All but alone where nearly nothing is left of MIDS's share."""
+    engine = tiny_assistant.engine
+    face = tiny_assistant.analyze(hopper).faces[0].image
+    hidden = engine.encode(face).layers[::-1]
+    assert engine.heads is not None
+    with torch.inference_mode():
+        told = float(engine.heads.forgery_logit(hidden))
+    correction = DetailCorrection(below=fine_detail(face) + 1, flatten=1e9, towers=[0], trust=2.0)
+    monkeypatch.setattr(engine, "detail", correction)
+    (v,) = tiny_assistant.analyze(hopper)
+    for answer, row in zip(v.answers, v.probabilities, strict=True):
+        fake = int(answer.result is Label.FAKE)
+        assert np.log(row[2 + fake] / row[fake]) == pytest.approx(2 * told, abs=1e-3)
+    if {answer.result for answer in v.answers} == set(Label):
+        assert (v.label is Label.FAKE) == (told > 0)
+
+
 def test_answers_are_parsed_from_their_raw_text(one):
     for role, a in zip(Role, one[0].answers, strict=True):
         assert a == parse_answer(a.raw, role, a.prompt)

@@ -57,6 +57,9 @@ def test_defaults_and_values(tmp_path):
         ("name: x\nmllm: {lora: {rank: 3, alpa: 3}}\n", "mllm.lora", ""),
         ("name: x\nmllm: {lora: {alpa: 3}}\n", "mllm.lora.alpa", "alpha"),
         ("name: x\nteach: {contrarry: 0}\n", "teach.contrarry", "contrary"),
+        ("name: x\nmids_towers: [{seed: 1}, [{}, {epoch: 3}]]\n", "mids_towers.1.1.epoch", "epochs"),
+        ("name: x\nmids_towers: [{epoch: 3}]\n", "mids_towers.0.0.epoch", "epochs"),
+        ("name: x\nmids_towers: 3\n", "mids_towers", ""),
         ("name: x\nzzzzzz: 1\n", "zzzzzz", ""),
     ],
 )
@@ -84,6 +87,8 @@ def test_an_unknown_key_names_the_nearest(tmp_path, text, where, near):
         ("name: x\nbase: {random: llava_mistral, template: v1}\nmids_towers: [{}]\n", "for a nano"),
         ("name: x\ntower: {start: lite1}\n", "start: lite1 is for mids_towers"),
         ("name: x\nmore_towers: [{start: lite1}]\n", "start: lite1 is for mids_towers"),
+        ("name: x\nmids_towers: [[]]\n", "with one `start`"),
+        ("name: x\nmids_towers: [[{}, {start: lite1}]]\n", "with one `start`"),
     ],
 )
 def test_bad_recipes_are_usage_errors(tmp_path, text, match):

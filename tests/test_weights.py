@@ -92,6 +92,17 @@ def test_settings_have_a_hash_of_their_own(model):
     assert len({config.settings_hash, *changed}) == 3
 
 
+@pytest.mark.parametrize(("heads", "own"), [(None, []), ("heads.safetensors", []), ("heads.safetensors", ["own-0"])])
+def test_towers_without_heads_are_not_asked(model, heads, own):
+    about = weights.open_folder(model).config.model_dump() | {"heads": heads, "own_heads": own}
+    detail = {"below": -2.0, "flatten": 1.0, "trust": 1.0}
+    with pytest.raises(ValueError, match="detail.towers names towers"):
+        weights.ModelConfig.model_validate(about | {"detail": detail | {"towers": [2]}})
+    if heads:
+        found = weights.ModelConfig.model_validate(about | {"detail": detail | {"towers": [len(own)]}})
+        assert found.detail.towers == [len(own)]
+
+
 def test_a_file_is_hashed_once(model, monkeypatch):
     calls = []
     digest = weights.hashlib.file_digest

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from ffaa import weights
 from ffaa.mids import checkpoint
 from ffaa.mids.detail import correct_logits, fine_detail
-from ffaa.mids.eyes import Eyes
+from ffaa.mids.eyes import Eyes, tower_logits
 from ffaa.mids.model import MIDS
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm.adapter import attach_adapter
@@ -97,10 +97,14 @@ class Engine:
     def towers_score(self, layers: tuple[Tensor, Tensor]) -> float | None:
         """What the linear heads of all towers that MIDS looks through say of `Encoded.layers`: a forgery score in
         [0, 1]; None where it has one tower alone."""
-        eyes = self.mids.image_encoder
-        if self.heads is None or not isinstance(eyes, Eyes):
+        if self.heads is None or not isinstance(self.mids.image_encoder, Eyes):
             return None
-        return eyes.forgery_score((layers[1].cpu(), layers[0].cpu()), [self.heads, *self.own_heads])[0]
+        return float(self._tower_logits(layers).mean().sigmoid())
+
+    def _tower_logits(self, layers: tuple[Tensor, Tensor]) -> Tensor:
+        """(T,) of the towers' linear heads, the shared one first, on the CPU."""
+        heads = [h for h in (self.heads, *self.own_heads) if h is not None]
+        return tower_logits(self.mids.image_encoder, (layers[1].cpu(), layers[0].cpu()), heads)[:, 0]
 
     def lacks_detail(self, image: np.ndarray) -> bool:
         """Whether MIDS's opinion of a face image is corrected for what fine detail it lacks."""
@@ -116,7 +120,9 @@ class Engine:
         logits = self.mids.classify(self.mids.encode_text(ids, mask), mask, self.mids.project(layers))
         logits = logits.cpu().double() / self.temperature
         if self.detail is not None:
-            logits = correct_logits(self.detail, logits, fine_detail(image))
+            towers = self.detail.towers
+            told = float(self._tower_logits(layers)[towers].mean()) if towers else 0.0
+            logits = correct_logits(self.detail, logits, fine_detail(image), told)
         return logits.softmax(-1).tolist()
 
 

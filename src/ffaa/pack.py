@@ -42,6 +42,5 @@ def pack(stages: Stages, out: Path) -> None:
 
 def trained_on(recipe: Recipe, rows: Iterable[Row]) -> list[str]:
     """Datasets that a tower or the teacher has taken anything from."""
-    towers = [recipe.tower, *recipe.more_towers, *recipe.mids_towers]
-    nowhere = set(recipe.teach.without).intersection(*(t.without for t in towers))
+    nowhere = set(recipe.teach.without).intersection(*(t.without for t in recipe.all_towers))
     return sorted({r.dataset for r in rows if r.split == "train"} - nowhere)

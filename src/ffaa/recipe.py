@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ffaa.mids.train import MidsArgs
 from ffaa.mllm.nano import BodyArgs
@@ -78,14 +78,19 @@ class Recipe(BaseModel):
     conversation_limit: int | None = Field(None, ge=1, description="a nano learns from at most so many, a seeded draw")
     mined_variants: int = Field(2, ge=1, description="augmented copies of the photos kept for MIDS")
     mids: MidsArgs = MidsArgs()
-    mids_towers: list[TowerArgs] = Field(
+    mids_towers: list[list[TowerArgs]] = Field(
         default_factory=list,
-        description="a nano's MIDS looks through these towers too, each trained by its settings; one with the settings "
-        "of `tower` or of one of `more_towers` is that one",
+        description="a nano's MIDS looks through these towers too, each trained by its settings, or the mean of a "
+        "list's; what has the settings of another, or of one of `more_towers`, is trained once",
     )
     evaluate: Path | None = Field(
         None, description="a benchmark recipe, relative to this file, that `ffaa train all` ends with"
     )
+
+    @field_validator("mids_towers", mode="before")
+    @classmethod
+    def _alone_or_several(cls, given: Any) -> Any:
+        return [one if isinstance(one, list) else [one] for one in given] if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _has_room_for_more_towers(self) -> Recipe:
@@ -93,7 +98,16 @@ class Recipe(BaseModel):
             raise ValueError("mids_towers are for a nano (no base), and mids.unfreeze must be 0 with them")
         if any(args.start != "lite0" for args in (self.tower, *self.more_towers)):
             raise ValueError("start: lite1 is for mids_towers; the tower itself and more_towers start from lite0")
+        for one in self.mids_towers:
+            if len({args.start for args in one}) != 1:
+                raise ValueError("a list in mids_towers is the mean of its towers: it names some, with one `start`")
         return self
+
+    @property
+    def all_towers(self) -> list[TowerArgs]:
+        """Whose weights are in a nano, alone or in a mean."""
+        own = [args for one in self.mids_towers for args in one]
+        return [self.tower, *self.more_towers, *own]
 
 
 def _digest(inputs: dict[str, Any]) -> str:

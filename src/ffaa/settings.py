@@ -38,6 +38,8 @@ def _known_keys(model: Any, place: tuple[Any, ...]) -> list[str]:
     for part in place:
         if isinstance(part, int):  # a place in a list
             continue
-        kinds = model.model_fields[part].annotation
-        model = next(kind for kind in (kinds, *get_args(kinds)) if hasattr(kind, "model_fields"))
+        kinds = [model.model_fields[part].annotation]
+        while not hasattr(kinds[0], "model_fields"):  # a list or an optional one
+            kinds = [*get_args(kinds[0]), *kinds[1:]]
+        model = kinds[0]
     return list(model.model_fields)

@@ -7,7 +7,7 @@ import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -119,40 +119,59 @@ class Stages:
                 lambda: self._tower_job(recipe.tower, self.folder).run(), ["tower.state.pt"],
             )  # fmt: skip
             return
-        files = self._towers_apart("tower", [recipe.tower, *recipe.more_towers])
-        mean = partial(average_towers, [self.folder / name for name in files], self.folder / file)
-        self.run.stage("tower", self._inputs(*files), [file], mean)
+        with self._tower_jobs(self._averaged()) as (files, jobs):
+            train_towers(jobs, self._at_once)
+        self._mean_tower("tower", list(files.values()), file)
 
     def mids_towers(self) -> list[str]:
         """Train the towers that MIDS has beside the MLLM's; returns their files in the run's folder."""
-        if self.recipe.mids_towers:
-            self.tower()
-        return self._towers_apart("tower-mids", self.recipe.mids_towers)
-
-    def _towers_apart(self, name: str, towers: Sequence[TowerArgs]) -> list[str]:
-        """Towers in folders of their own; returns their files in the run's folder."""
-        with self._tower_jobs(name, towers) as (files, jobs):
+        if not self.recipe.mids_towers:
+            return []
+        self.tower()
+        with self._tower_jobs(self._for_mids()) as (files, jobs):
             train_towers(jobs, self._at_once)
-        return files
+        out = []
+        for i, parts in enumerate(self.recipe.mids_towers):
+            name = f"tower-mids-{i}"
+            out.append(f"{name}.safetensors" if len(parts) > 1 else files[name])
+            if len(parts) > 1:
+                self._mean_tower(name, [files[f"{name}-{j}"] for j in range(len(parts))], out[-1])
+        return out
+
+    def _averaged(self) -> dict[str, TowerArgs]:
+        """The towers of whose weights the MLLM's is the mean, by name; none where it is trained alone."""
+        recipe = self.recipe
+        towers = [recipe.tower, *recipe.more_towers] if recipe.more_towers else []
+        return {f"tower-{i}": args for i, args in enumerate(towers)}
+
+    def _for_mids(self) -> dict[str, TowerArgs]:
+        """The towers that MIDS has of its own, and those of whose weights one of them is the mean, by name."""
+        return {
+            f"tower-mids-{i}-{j}" if len(parts) > 1 else f"tower-mids-{i}": args
+            for i, parts in enumerate(self.recipe.mids_towers)
+            for j, args in enumerate(parts)
+        }
+
+    def _mean_tower(self, name: str, files: list[str], out: str) -> None:
+        mean = partial(average_towers, [self.folder / file for file in files], self.folder / out)
+        self.run.stage(name, self._inputs(*files), [out], mean)
 
     @contextmanager
-    def _tower_jobs(self, name: str, towers: Sequence[TowerArgs]) -> Iterator[tuple[list[str], list[TowerJob]]]:
-        """(The towers' files in the run's folder, what of them is to train); on leaving they count as trained.
-
-        One for MIDS with the settings of one of `more_towers` is that one.
+    def _tower_jobs(self, towers: Mapping[str, TowerArgs]) -> Iterator[tuple[dict[str, str], list[TowerJob]]]:
+        """(The towers' files in the run's folder, what of them is to train), each in a folder of its name; on leaving
+        they count as trained. One with the settings of another before it, or of one of `more_towers`, is that one.
         """
-        averaged = [self.recipe.tower, *self.recipe.more_towers] if self.recipe.more_towers else []
-        files, jobs = [], {}
-        for i, args in enumerate(towers):
-            own, inputs = f"{name}-{i}", self._tower_inputs(args)
-            if twin := [j for j, other in enumerate(averaged) if self._tower_inputs(other) == inputs]:
-                own = f"tower-{twin[0]}"
-            files.append(file := f"{own}/tower.safetensors")
-            if own not in jobs and self.run.begin(own, inputs, [file], [own]):
-                jobs[own] = self._tower_job(args, self.folder / own)
+        every = self._averaged() | dict(towers)
+        first = {json.dumps(self._tower_inputs(args)): name for name, args in reversed(every.items())}
+        names = {name: first[json.dumps(self._tower_inputs(args))] for name, args in towers.items()}
+        files = {name: f"{one}/tower.safetensors" for name, one in names.items()}
+        jobs = {}
+        for name, args in towers.items():
+            if names[name] == name and self.run.begin(name, self._tower_inputs(args), [files[name]], [name]):
+                jobs[name] = self._tower_job(args, self.folder / name)
         yield files, list(jobs.values())
-        for own, job in jobs.items():
-            self.run.finish(own, self._tower_inputs(job.args))
+        for name, job in jobs.items():
+            self.run.finish(name, self._tower_inputs(job.args))
 
     def _tower_inputs(self, args: TowerArgs) -> dict[str, Any]:
         settings = args.model_dump(exclude={"workers", "save_every"})  # they change nothing
@@ -182,7 +201,7 @@ class Stages:
         """Compute tower features and evidence of augmented crops."""
         self.tower()
         teach, held = self.recipe.teach, self.recipe.data.held
-        fewer = {"without": teach.without} if teach.without else {}
+        fewer: dict[str, Any] = {"without": teach.without} if teach.without else {}
         fewer |= {"blurred": teach.blurred} if teach.blurred else {}
         variants = {"tune": teach.variants, "val": 1, "mine": self.recipe.mined_variants}
 
@@ -316,7 +335,7 @@ class Stages:
             raise UsageError("mids.from_heads and mids.distil are for a nano; a recipe with a base has no heads")
         if llava is None:
             self.tower()
-            own_towers = self._tower_jobs("tower-mids", self.recipe.mids_towers)
+            own_towers = self._tower_jobs(self._for_mids())
             with own_towers as (_, jobs), towers_beside(jobs, self._at_once):
                 self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
@@ -370,7 +389,9 @@ class Stages:
     def detail(self) -> None:
         """Fit what becomes of MIDS's opinion of faces without fine detail, on some validation faces."""
         self.mids()
-        inputs = self._inputs("mids.safetensors", "mids.json", MINED["val"], fit=(FITTED_ON, DETAIL_DRAWS, RARE))
+        own = self.mids_towers()
+        fit = (FITTED_ON, DETAIL_DRAWS, RARE, self._blurred_towers())
+        inputs = self._inputs("mids.safetensors", "mids.json", MINED["val"], "tower.safetensors", *own, fit=fit)
 
         def work() -> None:
             mids, tokens = self.load_mids(self.load_mllm())
@@ -379,8 +400,12 @@ class Stages:
             mined = read_jsonl(self.folder / MINED["val"], Mined)
             found = faces_to_fit(mined, self.recipe.mids.answers, FITTED_ON, self.recipe.seed)
             images = [plain_face(read_photo(self._root, rows[m.sha256]), rows[m.sha256], 224).image for m in found]
-            odds, detail = blurred_odds(mids, tokens, temperature, images, found, DETAIL_DRAWS, self.recipe.seed)
-            correction, losses = fit_detail(odds, detail, [m.label is Label.FAKE for m in found])
+            heads = [load_tower(self.folder / name)[1] for name in ("tower.safetensors", *own)]
+            odds, detail, told = blurred_odds(
+                mids, tokens, temperature, images, found, DETAIL_DRAWS, self.recipe.seed, heads
+            )
+            fake = [m.label is Label.FAKE for m in found]
+            correction, losses = fit_detail(odds, detail, fake, told, self._blurred_towers())
             about = {
                 "correction": correction and correction.model_dump(), "faces": len(found), **losses, "inputs": inputs,
                 "versions": _versions(), "command": shlex.join(["ffaa", *sys.argv[1:]]),
@@ -388,6 +413,13 @@ class Stages:
             (self.folder / DETAIL).write_text(json.dumps(about, indent=1))
 
         self.run.stage("detail", inputs, [DETAIL], work)
+
+    def _blurred_towers(self) -> list[int]:
+        """Which of the towers that MIDS looks through know of faces without fine detail, 0 the shared one."""
+        if self.recipe.mids.unfreeze:  # then it looks through others than the heads are for
+            return []
+        towers = [[self.recipe.tower, *self.recipe.more_towers], *self.recipe.mids_towers]
+        return [i for i, parts in enumerate(towers) if any(args.blurred for args in parts)]
 
     def load_mids(self, mllm: Mllm) -> tuple[MIDS, AnswerTokens]:
         """The run's MIDS, which looks through the tower of its MLLM too, and what splits answers for it."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ffaa.errors import UsageError, WeightsError
 from ffaa.types import Record
@@ -42,11 +42,17 @@ class PartRef(Record):
 
 
 class DetailCorrection(Record):
-    """What `ffaa.mids.detail` does to log odds z that an image is forged: z / (1 + flatten * lack), lack = below - its
-    fine detail where that is positive, else 0."""
+    """What `ffaa.mids.detail` does to log odds z that an image is forged: s z + (1 - s) trust t, with
+    s = 1 / (1 + flatten * lack), lack = below - its fine detail where that is positive, else 0, and t the mean logit of
+    the linear heads of `towers`."""
 
     below: float = Field(description="fine detail, log2, from which on nothing is corrected")
-    flatten: float = Field(ge=0, description="how much less sure a unit that is lacking makes")
+    flatten: float = Field(ge=0, description="how much less MIDS counts for a unit that is lacking")
+    towers: list[int] = Field(
+        default_factory=list,
+        description="those that have learnt from faces without fine detail; 0: the shared one, then MIDS's own",
+    )
+    trust: float = Field(default=0.0, ge=0, description="what their mean logit is multiplied by")
 
 
 class ModelConfig(Record):
@@ -79,6 +85,13 @@ class ModelConfig(Record):
     card: RelativePath | None = None
     trained_on: list[str] = Field(default_factory=list)
     source: str = Field(default="", description="where a pulled or imported folder came from, with its revision")
+
+    @model_validator(mode="after")
+    def _has_the_heads_that_detail_asks(self) -> ModelConfig:
+        heads = 0 if self.heads is None else 1 + len(self.own_heads)
+        if self.detail is not None and any(not 0 <= tower < heads for tower in self.detail.towers):
+            raise ValueError(f"detail.towers names towers {self.detail.towers}, but there are heads of {heads}")
+        return self
 
     @property
     def settings_hash(self) -> str:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffaa.mids.detail import correct_log_odds, correct_logits, fine_detail, lack
+from ffaa.mids.detail import correct_log_odds, correct_logits, fine_detail, lack, mids_share
 from ffaa.weights import DetailCorrection
 
 CORRECTION = DetailCorrection(below=-2.0, flatten=0.5)
@@ -44,10 +44,20 @@ def test_what_lacks_it_is_judged_less_and_less_surely():
     assert correct_log_odds(CORRECTION, -6.0, -2.5) == pytest.approx(-6 / (1 + 0.5 * 0.5))
 
 
-def test_every_answers_log_odds_are_corrected_alike():
+def test_towers_that_know_such_faces_take_over():
+    asked = CORRECTION.model_copy(update={"towers": [2], "trust": 0.8})
+    share = 1 / (1 + 0.5 * 2)
+    assert mids_share(asked, [-1.0, -4.0]).tolist() == [1.0, share]
+    found = correct_log_odds(asked, [5.0, 5.0], [-1.0, -4.0], [-3.0, -3.0])
+    assert found.tolist() == pytest.approx([5.0, 5 * share - 3 * 0.8 * (1 - share)])
+
+
+@pytest.mark.parametrize("told", [0.0, -2.5])
+def test_every_answers_log_odds_are_corrected_alike(told):
+    correction = CORRECTION.model_copy(update={"towers": [0], "trust": 1.2})
     logits = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    found = correct_logits(CORRECTION, logits, -3.3).softmax(-1)
+    found = correct_logits(correction, logits, -3.3, told).softmax(-1)
     for says in (0, 1):
         before = logits[:, 2 + says] - logits[:, says]
         after = torch.log(found[:, 2 + says] / found[:, says])
-        assert np.allclose(after, correct_log_odds(CORRECTION, before.numpy(), -3.3))
+        assert np.allclose(after, correct_log_odds(correction, before.numpy(), -3.3, told))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ffaa.errors import UsageError, WeightsError
 from ffaa.mids.checkpoint import load, save
-from ffaa.mids.eyes import Eyes
+from ffaa.mids.eyes import Eyes, tower_logits
 from ffaa.mids.model import MIDS, MIDSConfig
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, pixel_tensor
 from ffaa.mllm.tower_heads import TowerHeads
@@ -46,13 +46,16 @@ def test_all_towers_lie_side_by_side_and_come_apart(eyes, tiny_tower, own, pixel
 
 
 @torch.no_grad()
-def test_the_score_is_that_of_the_mean_logit(eyes, tiny_tower, own, pixels):
+def test_every_tower_has_a_logit(eyes, tiny_tower, own, pixels):
     torch.manual_seed(9)
     heads = [TowerHeads(32) for _ in range(3)]
     logits = [h.forgery_logit(t(pixels).hidden_states) for h, t in zip(heads, (tiny_tower, *own), strict=True)]
-    found = eyes.forgery_score(eyes(pixels).hidden_states, heads)
-    assert found == pytest.approx((sum(logits) / 3).sigmoid().tolist(), abs=1e-6)
+    found = tower_logits(eyes, eyes(pixels).hidden_states, heads)
+    assert torch.allclose(found, torch.stack(logits), atol=1e-6)
     assert min(abs(logits[0] - logits[i]).max() for i in (1, 2)) > 0.01
+    assert torch.equal(tower_logits(tiny_tower, tiny_tower(pixels).hidden_states, heads[:1])[0], logits[0])
+    with pytest.raises(ValueError, match="zip"):
+        tower_logits(eyes, eyes(pixels).hidden_states, heads[:2])
 
 
 def test_its_file_brings_the_own_towers_and_not_the_shared_one(eyes, tiny_tower, encoders, pixels, tmp_path):

@@ -6,6 +6,8 @@ from ffaa.data.crops import blur_out, plain_face, read_photo
 from ffaa.mids.detail import correct_log_odds, fine_detail
 from ffaa.mids.fit_detail import blurred_odds, fit_detail, log_odds
 from ffaa.mllm.mine import Mined
+from ffaa.mllm.tower import pixel_tensor
+from ffaa.mllm.train_tower import load_tower
 from ffaa.types import Label
 from ffaa.vqa.conversation import read_jsonl
 
@@ -29,6 +31,27 @@ def test_what_is_too_sure_without_detail_is_flattened():
     assert sure[1].mean() < 0.3 * sure[0].mean()
 
 
+def test_the_towers_that_know_such_faces_are_found():
+    """Of three, 1 is right about them, 2 guesses, and 0, which is not asked, would be better still."""
+    odds, detail, fake = drawn(4.0)
+    rng = np.random.default_rng(1)
+    right = rng.normal(0, 1.5, odds.shape) + np.where(fake, 2.2, -2.2)
+    told = np.stack([np.where(fake, 9.0, -9.0) + 0 * odds, right, rng.normal(0, 2, odds.shape)])
+    correction, losses = fit_detail(odds, detail, fake, told, [1, 2])
+    assert correction.towers == [1]
+    assert correction.trust > 0.5
+    _, alone = fit_detail(odds, detail, fake)
+    assert losses["log_loss_after"] < alone["log_loss_after"] - 0.05
+    assert losses["log_loss_before"] == pytest.approx(alone["log_loss_before"])
+
+
+def test_towers_that_know_nothing_are_not_asked():
+    odds, detail, fake = drawn(4.0)
+    wrong = np.where(fake, -5.0, 5.0) + 0 * odds
+    correction, _ = fit_detail(odds, detail, fake, wrong[None], [0])
+    assert (correction.towers, correction.trust) == ([], 0.0)
+
+
 def test_what_is_as_sure_as_it_may_be_is_left_alone():
     _, detail, fake = drawn(0.0)
     odds = np.broadcast_to(np.where(fake, 8.0, -8.0), detail.shape)
@@ -48,11 +71,17 @@ def test_the_odds_of_faces_that_lost_their_detail(tiny_run, use_tiny_parts):
     mined = list(read_jsonl(tiny_run.folder / "mined-val.jsonl", Mined))[:3]
     rows = {r.sha256: r for r in stages.part("val")}
     images = [plain_face(read_photo(stages._root, rows[m.sha256]), rows[m.sha256], 224).image for m in mined]
-    odds, detail = blurred_odds(mids, tokens, 2.0, images, mined, 2, 5)
+    heads = [load_tower(stages.folder / "tower.safetensors")[1]]
+    odds, detail, told = blurred_odds(mids, tokens, 2.0, images, mined, 2, 5, heads)
     assert odds.shape == detail.shape == (3, 3)
+    assert told.shape == (1, 3, 3)
     assert detail[0].tolist() == [fine_detail(image) for image in images]
-    assert detail[2, 1] == fine_detail(blur_out(images[1], np.random.default_rng((5, 14, 2, 1))))
+    seen = blur_out(images[1], np.random.default_rng((5, 14, 2, 1)))
+    assert detail[2, 1] == fine_detail(seen)
+    with torch.no_grad():
+        hidden = mids.image_encoder(pixel_tensor([seen]), output_hidden_states=True).hidden_states
+        assert told[0, 2, 1] == pytest.approx(heads[0].forgery_logit(hidden).item(), abs=1e-4)
     assert (detail[1:] < detail[0]).all()
-    again, _ = blurred_odds(mids, tokens, 1.0, images, mined, 0, 5)
+    again, *_ = blurred_odds(mids, tokens, 1.0, images, mined, 0, 5, heads)
     assert np.allclose(again[0], 2 * odds[0])
     assert not np.allclose(odds[1], odds[0], atol=1e-6)

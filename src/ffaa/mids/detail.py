@@ -1,17 +1,22 @@
-"""What MIDS's opinion of a photo without fine detail is worth.
+"""Who judges a photo without fine detail.
 
-Out of focus or enlarged, a real face has lost what tells it from a forged one, and a detector that is then sure that
-it is forged harms somebody. How sure it may be is fitted on validation faces whose detail was taken away; faces that
-have it are left alone.
+Out of focus or enlarged, a real face has lost what tells it from a forged one, and a detector that has learnt from
+sharp faces is then sure that it is forged, which harms somebody. The less fine detail a face has, the less MIDS counts
+and the more the towers that have learnt from such faces (`blurred` of their settings); where there are none, all that
+is left is to be less sure. How much is fitted on validation faces whose detail was taken away; faces that have it are
+left alone.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ffaa.mids.label import NUM_CLASSES, pair_label
+from ffaa.types import Label
 from ffaa.weights import DetailCorrection
 
 FINE, COARSE = 0.7, (1.4, 2.8)  # deviations of Gaussians, pixels of a 224 px face image
@@ -38,12 +43,22 @@ def lack(correction: DetailCorrection, detail: ArrayLike) -> np.ndarray:
     return np.maximum(0.0, correction.below - np.asarray(detail, float))
 
 
-def correct_log_odds(correction: DetailCorrection, odds: ArrayLike, detail: ArrayLike) -> np.ndarray:
-    """Corrected log odds that images are forged; both of one shape. What is likelier stays likelier."""
-    return np.asarray(np.asarray(odds, float) / (1 + correction.flatten * lack(correction, detail)))
+def mids_share(correction: DetailCorrection, detail: ArrayLike) -> np.ndarray:
+    """What of MIDS's opinion is left, in (0, 1]; 1 where nothing lacks."""
+    return np.asarray(1 / (1 + correction.flatten * lack(correction, detail)))
 
 
-def correct_logits(correction: DetailCorrection, logits: Tensor, detail: float) -> Tensor:
+def correct_log_odds(
+    correction: DetailCorrection, odds: ArrayLike, detail: ArrayLike, told: ArrayLike = 0.0
+) -> np.ndarray:
+    """Corrected log odds that images are forged. told: the mean logit of `correction.towers`; all of one shape."""
+    share = mids_share(correction, detail)
+    return np.asarray(share * np.asarray(odds, float) + (1 - share) * correction.trust * np.asarray(told, float))
+
+
+def correct_logits(correction: DetailCorrection, logits: Tensor, detail: float, told: float = 0.0) -> Tensor:
     """Corrected logits (A, 4) of Eq. 3's classes: for every answer the log odds that the image is forged are then those
-    of `correct_log_odds`, so that the same answer is chosen."""
-    return logits / (1 + correction.flatten * float(lack(correction, detail)))
+    of `correct_log_odds`."""
+    share = float(mids_share(correction, detail))
+    forged = torch.arange(NUM_CLASSES, device=logits.device) >= pair_label(Label.FAKE, Label.REAL)
+    return logits * share + (1 - share) * correction.trust * told * forged

@@ -47,7 +47,9 @@ class Eyes(nn.Module):
         previous, last = (layer.chunk(len(self.towers), -1) for layer in hidden)
         return list(zip(previous, last, strict=True))
 
-    def forgery_score(self, hidden: Hidden, heads: Sequence[TowerHeads]) -> list[float]:
-        """Of hidden (previous, last): the sigmoid of the mean logit of the towers' linear heads, per image."""
-        logits = [h.forgery_logit(own) for h, own in zip(heads, self.apart(hidden), strict=True)]
-        return torch.stack(logits).mean(0).sigmoid().tolist()
+
+def tower_logits(encoder: nn.Module, hidden: Hidden, heads: Sequence[TowerHeads]) -> Tensor:
+    """(T, B) forgery logits by the linear heads of all towers that MIDS looks through, the shared one first, of hidden
+    (previous, last). encoder: its image encoder, `Eyes` or one tower."""
+    apart = encoder.apart(hidden) if isinstance(encoder, Eyes) else [hidden]
+    return torch.stack([head.forgery_logit(own) for head, own in zip(heads, apart, strict=True)])

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
 from ffaa.data.crops import blur_out
 from ffaa.mids.detail import correct_log_odds, fine_detail
+from ffaa.mids.eyes import tower_logits
 from ffaa.mids.model import MIDS
 from ffaa.mids.tokens import AnswerTokens
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.tower import pixel_tensor
+from ffaa.mllm.tower_heads import TowerHeads
 from ffaa.types import Label
 from ffaa.weights import DetailCorrection
 
 RARE = 0.1  # share of faces, with the detail that they came with, that the correction reaches
 
 GAIN = 1e-3  # of log loss, less than which is none
-MOST = 100.0  # flattening: what lacks a tenth of a unit is then next to undecided
+MOST = 100.0  # flattening: of what lacks a tenth of a unit MIDS then says next to nothing
+MOST_TRUST = 3.0
 
 
 def faces_to_fit(mined: Iterable[Mined], answers: int, count: int, seed: int) -> list[Mined]:
@@ -41,10 +45,13 @@ def blurred_odds(
     mined: Sequence[Mined],
     draws: int,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(Log odds of forgery by MIDS, fine detail), float64 (1 + draws, N): of N face images, uint8 RGB (S, S, 3), as
-    they are and after each draw of `blur_out`, beside the same answers, of which one at least was read."""
+    heads: Sequence[TowerHeads],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Log odds of forgery by MIDS, fine detail), float64 (1 + draws, N), and the logits of its T towers' heads,
+    (T, 1 + draws, N): of N face images, uint8 RGB (S, S, 3), as they are and after each draw of `blur_out`, beside the
+    same answers, of which one at least was read."""
     odds, detail = np.empty((2, 1 + draws, len(images)))
+    told = np.empty((len(heads), 1 + draws, len(images)))
     for i, (image, m) in enumerate(zip(images, mined, strict=True)):
         ids, mask = tokens(m.answers)
         text = mids.encode_text(ids, mask)
@@ -53,7 +60,8 @@ def blurred_odds(
             layers = mids.encode_image(pixel_tensor([seen]))
             logits = mids.classify(text, mask, mids.project(layers)).double() / temperature
             odds[draw, i], detail[draw, i] = log_odds(logits, m.results), fine_detail(seen)
-    return odds, detail
+            told[:, draw, i] = tower_logits(mids.image_encoder, layers[::-1], heads)[:, 0]
+    return odds, detail, told
 
 
 def log_odds(logits: Tensor, results: Sequence[Label | None]) -> float:
@@ -65,22 +73,40 @@ def log_odds(logits: Tensor, results: Sequence[Label | None]) -> float:
 
 
 def fit_detail(
-    odds: np.ndarray, detail: np.ndarray, fake: Sequence[bool] | np.ndarray
+    odds: np.ndarray,
+    detail: np.ndarray,
+    fake: Sequence[bool] | np.ndarray,
+    told: np.ndarray | None = None,
+    towers: Sequence[int] = (),
 ) -> tuple[DetailCorrection | None, dict[str, float]]:
     """(The correction with the lowest log loss, None where it gains nothing; the losses before and after).
 
     odds, detail: (V, N) log odds of forgery and fine detail of N faces in V versions, as they came first. fake: (N,).
+    told: (T, V, N) logits of the towers' heads. towers: those that know something of such faces; the correction names
+    the ones among them with which the loss is lowest.
     """
     truth = np.broadcast_to(np.asarray(fake, bool), odds.shape)
     below = round(float(np.quantile(detail[0], RARE)), 4)
 
-    def log_loss(flatten: float) -> float:
-        correction = DetailCorrection(below=below, flatten=flatten)
-        found = expit(correct_log_odds(correction, odds, detail)).clip(1e-6, 1 - 1e-6)
+    def log_loss(correction: DetailCorrection) -> float:
+        mean = told[correction.towers].mean(0) if told is not None and correction.towers else 0.0
+        found = expit(correct_log_odds(correction, odds, detail, mean)).clip(1e-6, 1 - 1e-6)
         return float(-np.where(truth, np.log(found), np.log(1 - found)).mean())
 
-    best = minimize_scalar(log_loss, bounds=(0.0, MOST), method="bounded")
-    flatten = round(float(best.x), 4)
-    losses = {"log_loss_before": log_loss(0.0), "log_loss_after": log_loss(flatten)}
+    def fitted(some: Sequence[int]) -> DetailCorrection:
+        def made(values: Sequence[float]) -> DetailCorrection:
+            flatten, trust = (*(round(float(value), 4) for value in values), 0.0)[:2]
+            return DetailCorrection(below=below, flatten=flatten, towers=list(some), trust=trust)
+
+        bounds = [(0.0, MOST), (0.0, MOST_TRUST)] if some else [(0.0, MOST)]
+        best = minimize(lambda x: log_loss(made(x)), [1.0] * len(bounds), method="Nelder-Mead", bounds=bounds)
+        return made(best.x)
+
+    choices = [some for count in range(len(towers) + 1) for some in combinations(towers, count)]
+    correction = min(map(fitted, choices), key=log_loss)
+    losses = {
+        "log_loss_before": log_loss(DetailCorrection(below=below, flatten=0.0)),
+        "log_loss_after": log_loss(correction),
+    }
     gain = losses["log_loss_before"] - losses["log_loss_after"]
-    return (DetailCorrection(below=below, flatten=flatten) if gain > GAIN else None), losses
+    return (correction if gain > GAIN else None), losses

@@ -45,6 +45,18 @@ def test_the_towers_that_know_such_faces_are_found():
     assert losses["log_loss_before"] == pytest.approx(alone["log_loss_before"])
 
 
+def test_a_tower_is_found_where_a_little_of_it_makes_things_worse():
+    """MIDS is unsure of such faces and the tower says the same, too surely: half of it is worse than none or all."""
+    odds, detail, fake = drawn(0.0)
+    lacks = detail < np.quantile(detail[0], 0.1)
+    half = np.where(lacks, 0.1 * odds, odds)
+    told = np.where(lacks, odds, -4 * odds)
+    correction, losses = fit_detail(half, detail, fake, told[None], [0])
+    assert correction.towers == [0]
+    assert correction.flatten > 20
+    assert losses["log_loss_after"] < losses["log_loss_before"] - 0.05
+
+
 def test_towers_that_know_nothing_are_not_asked():
     odds, detail, fake = drawn(4.0)
     wrong = np.where(fake, -5.0, 5.0) + 0 * odds

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import differential_evolution
 from scipy.special import expit
 from torch import Tensor
 
@@ -99,8 +99,7 @@ def fit_detail(
             return DetailCorrection(below=below, flatten=flatten, towers=list(some), trust=trust)
 
         bounds = [(0.0, MOST), (0.0, MOST_TRUST)] if some else [(0.0, MOST)]
-        best = minimize(lambda x: log_loss(made(x)), [1.0] * len(bounds), method="Nelder-Mead", bounds=bounds)
-        return made(best.x)
+        return made(differential_evolution(lambda x: log_loss(made(x)), bounds, rng=0).x)  # it has several minima
 
     choices = [some for count in range(len(towers) + 1) for some in combinations(towers, count)]
     correction = min(map(fitted, choices), key=log_loss)

@@ -104,7 +104,8 @@ def test_mids_with_towers_of_its_own_decides_as_the_assistant(tiny_run, run, use
     """And what all towers say with their heads is a row, here and in the benchmark."""
     from ffaa.assistant import Assistant
 
-    stages = run(mids_towers=[tiny_run.recipe.tower.model_copy(update=more) for more in ({"lr": 3e-3}, {"seed": 1})])
+    plain = tiny_run.recipe.tower
+    stages = run(mids_towers=[[plain.model_copy(update=more)] for more in ({"lr": 3e-3}, {"seed": 1})])
     pack(stages, tmp_path / "model")
     evaluate(stages, BenchRecipe(name="in domain alone", open_world="none", in_domain_per_class=1))
     found = list(read_jsonl(stages.folder / JUDGEMENTS, Outcome))

@@ -4,6 +4,7 @@ the anchor is read. The image is encoded once, the shared prefix prefilled once,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class Mllm:
         body = self.model.model.language_model
         cache = DynamicCache(config=body.config)
         length = prefix.shape[1]
-        body(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+        body(inputs_embeds=prefix, **_with(cache, body), use_cache=True)
         cache.batch_repeat_interleave(asked)
 
         own = [self._ids(after) for _, after in splits]
@@ -86,13 +87,14 @@ class Mllm:
         mask = torch.cat([torch.ones(asked, length, device=features.device).long(), kept], 1).repeat(count, 1)
         positions = (length + kept.cumsum(1) - 1).clamp(min=length).repeat(count, 1)
         hidden = body(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=ids, attention_mask=mask, position_ids=positions, **_with(cache, body), use_cache=True
         ).last_hidden_state[:, -1]
         return self._decode(hidden, mask, positions[:, -1:], cache, count, asked)
 
     def _decode(
         self, hidden: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache, count: int, asked: int
     ) -> list[list[str]]:
+        body = self.model.model.language_model
         rows = count * asked
         eos = self.tokenizer.eos_token_id
         written: list[list[int]] = [[] for _ in range(rows)]
@@ -125,12 +127,17 @@ class Mllm:
                 state = state.select(going) if state else None
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
             position = position + 1
-            hidden = self.model.model.language_model(
-                input_ids=tokens[:, None], attention_mask=mask, position_ids=position, past_key_values=cache,
+            hidden = body(
+                input_ids=tokens[:, None], attention_mask=mask, position_ids=position, **_with(cache, body),
                 use_cache=True,
             ).last_hidden_state[:, -1]  # fmt: skip
         texts = [self.tokenizer.decode(w, skip_special_tokens=True).strip() for w in written]
         return [texts[i * asked : (i + 1) * asked] for i in range(count)]
+
+
+def _with(cache: DynamicCache, body: nn.Module) -> dict[str, DynamicCache]:
+    """The cache under the name that this transformers gives it: 5.40 no longer knows the old one."""
+    return {"cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values": cache}
 
 
 def assign_roles(raws: Sequence[str], questions: Sequence[str] = QUESTIONS) -> list[Answer | UnparsedAnswer]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from ffaa.mllm.answer import format_answer, parse_answer
 from ffaa.mllm.constraint import AnswerConstraint
@@ -100,7 +100,7 @@ def test_image_encoded_once_and_shared_prefix_run_once(mllm, pixels, measured):
     def saw_body(module, args, kwargs):
         source = kwargs.get("inputs_embeds") if kwargs.get("inputs_embeds") is not None else kwargs["input_ids"]
         shapes.append(tuple(source.shape[:2]))
-        body.append(kwargs["past_key_values"].get_seq_length())
+        body.append(next(v for v in kwargs.values() if isinstance(v, DynamicCache)).get_seq_length())
 
     hooks = [
         mllm.model.model.vision_tower.register_forward_pre_hook(lambda *_: tower.append(1)),

@@ -211,13 +211,15 @@ def use_tiny_parts(monkeypatch, tiny_parts):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_manifest, tiny_recipe, tiny_parts):
-    """The whole recipe, once: .model (packed folder), .folder (run folder), .stages, .data, .recipe."""
+    """The whole recipe, once: .model (packed folder), .folder (run folder), .stages, .data, .recipe, .threads."""
     out, folder = tmp_path_factory.mktemp("tiny-model"), tmp_path_factory.mktemp("tiny-run")
     stages = Stages(tiny_recipe, tiny_manifest, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ffaa.weights.part_folder", tiny_parts.__getitem__)
         pack(stages, out)
-    return SimpleNamespace(model=out, folder=folder, stages=stages, data=tiny_manifest, recipe=tiny_recipe)
+    return SimpleNamespace(
+        model=out, folder=folder, stages=stages, data=tiny_manifest, recipe=tiny_recipe, threads=torch.get_num_threads()
+    )
 
 
 @pytest.fixture(scope="session")

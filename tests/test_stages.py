@@ -53,7 +53,10 @@ def again(tiny_run, make_tiny_recipe, use_tiny_parts, tmp_path, monkeypatch):
         return list(ran)
 
     run.folder = folder
-    return run
+    threads = torch.get_num_threads()
+    torch.set_num_threads(tiny_run.threads)  # another number, which an earlier test may set, gives other last bits
+    yield run
+    torch.set_num_threads(threads)
 
 
 def section(run, name, **changes):

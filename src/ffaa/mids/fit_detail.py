@@ -94,12 +94,12 @@ def fit_detail(
         return float(-np.where(truth, np.log(found), np.log(1 - found)).mean())
 
     def fitted(some: Sequence[int]) -> DetailCorrection:
-        def made(values: Sequence[float]) -> DetailCorrection:
-            flatten, trust = (*(round(float(value), 4) for value in values), 0.0)[:2]
+        def made(flatten: float, trust: float = 0.0) -> DetailCorrection:
+            flatten, trust = round(float(flatten), 4), round(float(trust), 4)
             return DetailCorrection(below=below, flatten=flatten, towers=list(some), trust=trust)
 
         bounds = [(0.0, MOST), (0.0, MOST_TRUST)] if some else [(0.0, MOST)]
-        return made(differential_evolution(lambda x: log_loss(made(x)), bounds, rng=0).x)  # it has several minima
+        return made(*differential_evolution(lambda x: log_loss(made(*x)), bounds, rng=0).x)  # it has several minima
 
     choices = [some for count in range(len(towers) + 1) for some in combinations(towers, count)]
     correction = min(map(fitted, choices), key=log_loss)

@@ -5,6 +5,7 @@ No wheel, no download: the EfficientNet and the text encoder are random and made
 
 import csv
 import hashlib
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from ffaa.mllm.answer import format_answer
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, pixel_tensor
 from ffaa.pack import pack
-from ffaa.recipe import Recipe, load_recipe
+from ffaa.recipe import Recipe, Run, load_recipe
 from ffaa.stages import Stages
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.sentences import read_items
@@ -312,3 +313,30 @@ def measured_words():
     """index -> {item: word}, another combination for every index."""
     chosen = [(name, MEASURES[name].words) for name in read_items()]
     return lambda i: {name: words[(i + place) % len(words)] for place, (name, words) in enumerate(chosen)}
+
+
+@pytest.fixture
+def again(tiny_run, make_tiny_recipe, use_tiny_parts, tmp_path, monkeypatch):
+    """again(changes...) -> the stages that ran, for a recipe with those sections, on a copy of the run folder."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    ran = []
+    finish = Run.finish
+
+    def noted(self, name, inputs):
+        ran.append(name)
+        finish(self, name, inputs)
+
+    monkeypatch.setattr(Run, "finish", noted)
+
+    def run(data=tiny_run.data, until="mids", at_once=1, **changes):
+        ran.clear()
+        stages = Stages(make_tiny_recipe(**changes), data, folder, at_once=at_once)
+        getattr(stages, until)()
+        return list(ran)
+
+    run.folder = folder
+    threads = torch.get_num_threads()
+    torch.set_num_threads(tiny_run.threads)  # another number, which an earlier test may set, gives other last bits
+    yield run
+    torch.set_num_threads(threads)

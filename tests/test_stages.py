@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ffaa import recipe as recipe_module
 from ffaa import weights
 from ffaa.data import manifest
 from ffaa.data.build import build
@@ -24,39 +22,11 @@ from ffaa.mllm import features
 from ffaa.mllm.generate import QUESTIONS
 from ffaa.mllm.mine import Mined
 from ffaa.mllm.train_tower import load_tower
-from ffaa.mllm.train_towers import train_towers
 from ffaa.pack import pack
 from ffaa.stages import TEXT_PART, Stages
 from ffaa.vqa.conversation import Conversation, read_jsonl
 
 ALL = ["faces", "tower", "features", "conversations", "mllm", "mine", "mids"]
-
-
-@pytest.fixture
-def again(tiny_run, make_tiny_recipe, use_tiny_parts, tmp_path, monkeypatch):
-    """again(changes...) -> the stages that ran, for a recipe with those sections, on a copy of the run folder."""
-    folder = tmp_path / "run"
-    shutil.copytree(tiny_run.folder, folder)
-    ran = []
-    finish = recipe_module.Run.finish
-
-    def noted(self, name, inputs):
-        ran.append(name)
-        finish(self, name, inputs)
-
-    monkeypatch.setattr(recipe_module.Run, "finish", noted)
-
-    def run(data=tiny_run.data, until="mids", at_once=1, **changes):
-        ran.clear()
-        stages = Stages(make_tiny_recipe(**changes), data, folder, at_once=at_once)
-        getattr(stages, until)()
-        return list(ran)
-
-    run.folder = folder
-    threads = torch.get_num_threads()
-    torch.set_num_threads(tiny_run.threads)  # another number, which an earlier test may set, gives other last bits
-    yield run
-    torch.set_num_threads(threads)
 
 
 def section(run, name, **changes):
@@ -101,37 +71,6 @@ def test_another_tower_changes_everything_behind_it(again, tiny_run):
     assert again(**section(tiny_run, "tower", lr=3e-3)) == ALL[1:]
     assert not np.array_equal(features.load(again.folder, "tune")[0][:2], old)
     assert json.loads((again.folder / "tower.json").read_text())["steps"] == 4
-
-
-def test_several_towers_are_averaged_and_kept_apart(again, tiny_run):
-    more = [tiny_run.recipe.tower.model_dump() | {"blend": 0.7}]
-    assert again(until="tower", more_towers=more) == ["tower-0", "tower-1", "tower"]
-    files = [again.folder / name / "tower.safetensors" for name in ("tower-0", "tower-1")]
-    one, two, mean = (load_file(file) for file in (*files, again.folder / "tower.safetensors"))
-    weight = "tower.last_patch.weight"
-    assert not torch.equal(one[weight], two[weight])
-    assert torch.allclose(mean[weight], (one[weight] + two[weight]) / 2, atol=1e-6)
-    assert again(until="tower", more_towers=more) == []
-    more[0]["blend"] = 0.0
-    assert again(until="tower", more_towers=more) == ["tower-1", "tower"]
-
-
-def test_a_tower_of_mids_is_trained_once_and_may_be_a_mean(again, tiny_run):
-    plain = tiny_run.recipe.tower.model_dump()
-    changes = {"more_towers": [plain | {"seed": 1}]}
-    own = [plain | {"seed": 2}, [plain | {"seed": 1, "workers": 0}, plain | {"seed": 3}, plain | {"seed": 2}]]
-    stages = Stages(make_tiny(tiny_run, changes, own), tiny_run.data, again.folder)
-    assert stages.mids_towers() == ["tower-mids-0/tower.safetensors", "tower-mids-1.safetensors"]
-    parts = [load_file(again.folder / f"{n}/tower.safetensors") for n in ("tower-1", "tower-mids-1-1", "tower-mids-0")]
-    mean = load_file(again.folder / "tower-mids-1.safetensors")
-    weight = "tower.last_patch.weight"
-    assert torch.allclose(mean[weight], sum(part[weight] for part in parts) / 3, atol=1e-6)
-    assert len({part[weight].sum().item() for part in parts}) == 3
-    assert not [name for name in ("tower-mids-1-0", "tower-mids-1-2") if (again.folder / name).exists()]
-    done = json.loads((again.folder / "stages.json").read_text())
-    stages.mids_towers()
-    assert json.loads((again.folder / "stages.json").read_text()) == done
-    load_tower(again.folder / "tower-mids-1.safetensors")
 
 
 def test_another_manifest_changes_everything(again, tiny_run, tmp_path):
@@ -349,23 +288,3 @@ def test_another_mids_is_corrected_anew(again, tiny_run):
     assert again(**section(tiny_run, "mids", lr=3e-3)) == ["mids"]
     assert not (again.folder / "detail.json").exists()
     assert Stages(tiny_run.recipe, tiny_run.data, again.folder).correction() is None
-
-
-def test_towers_of_its_own_are_trained_beside_the_mining(again, tiny_run, monkeypatch):
-    asked = []
-
-    @contextmanager
-    def noted(jobs, at_once):
-        asked.append(([job.out.name for job in jobs], at_once))
-        yield
-        train_towers(jobs)
-
-    monkeypatch.setattr("ffaa.stages.towers_beside", noted)
-    plain = tiny_run.recipe.tower.model_dump()
-    own = ["tower-mids-0", "tower-mids-1"]
-    assert again(at_once=2, mined_variants=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 1}]) == [
-        "features", "mine", *own, "mids",
-    ]  # fmt: skip
-    again(at_once=2, mined_variants=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 2}])
-    again(at_once=2, mined_variants=2, mids_towers=[plain | {"lr": 3e-3}, plain | {"seed": 2}])
-    assert asked == [(own, 2), (own[1:], 2), ([], 2)]

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ffaa import weights
 from ffaa.mids.train import MidsArgs
 from ffaa.mllm.nano import BodyArgs
 from ffaa.mllm.train import MllmArgs
@@ -134,6 +135,12 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "stages.json"
         self._done = _noted(folder)
+
+    def inputs(self, seed: int, *files: str, **settings: Any) -> dict[str, Any]:
+        """What a stage's work follows from: the hashes of `files` in the folder, and settings."""
+        hashes = {name: weights.sha256(self.folder / name) for name in files}
+        plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
+        return {"seed": seed, **hashes, **plain}
 
     def stage(
         self,

@@ -7,8 +7,7 @@ import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -43,9 +42,9 @@ from ffaa.mllm.mine_server import ServerArgs
 from ffaa.mllm.template import ANCHOR_PROMPTS, TEMPLATES, hypothesis_prompt
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.mllm.train_nano import STEPS, Told, train_nano
-from ffaa.mllm.train_tower import TowerArgs, average_towers, load_tower
-from ffaa.mllm.train_towers import TowerJob, towers_beside, train_towers
+from ffaa.mllm.train_tower import load_tower
 from ffaa.recipe import Recipe, Run
+from ffaa.tower_stages import Towers
 from ffaa.types import Label
 from ffaa.vqa.conversation import Conversation, read_jsonl, write_jsonl
 from ffaa.vqa.export import VARIANTS
@@ -81,8 +80,8 @@ class Stages:
         at_once: int = 1,
     ):
         self.recipe, self.folder, self.run, self._texts = recipe, folder, Run(folder, others), texts
-        self._at_once = at_once
         self.source = data / recipe.data.manifest
+        self._towers = Towers(recipe, self._root, self.run, at_once)
         self.template = TEMPLATES["nano-2"]
 
     @property
@@ -111,78 +110,14 @@ class Stages:
     def tower(self) -> None:
         """Train the vision tower, or several, whose mean it is then."""
         self.faces()
-        recipe, file = self.recipe, "tower.safetensors"
-
-        if not recipe.more_towers:
-            self.run.stage(
-                "tower", self._tower_inputs(recipe.tower), [file],
-                lambda: self._tower_job(recipe.tower, self.folder).run(), ["tower.state.pt"],
-            )  # fmt: skip
-            return
-        with self._tower_jobs(self._averaged()) as (files, jobs):
-            train_towers(jobs, self._at_once)
-        self._mean_tower("tower", list(files.values()), file)
+        self._towers.shared()
 
     def mids_towers(self) -> list[str]:
         """Train the towers that MIDS has beside the MLLM's; returns their files in the run's folder."""
         if not self.recipe.mids_towers:
             return []
         self.tower()
-        with self._tower_jobs(self._for_mids()) as (files, jobs):
-            train_towers(jobs, self._at_once)
-        out = []
-        for i, parts in enumerate(self.recipe.mids_towers):
-            name = f"tower-mids-{i}"
-            out.append(f"{name}.safetensors" if len(parts) > 1 else files[name])
-            if len(parts) > 1:
-                self._mean_tower(name, [files[f"{name}-{j}"] for j in range(len(parts))], out[-1])
-        return out
-
-    def _averaged(self) -> dict[str, TowerArgs]:
-        """The towers of whose weights the MLLM's is the mean, by name; none where it is trained alone."""
-        recipe = self.recipe
-        towers = [recipe.tower, *recipe.more_towers] if recipe.more_towers else []
-        return {f"tower-{i}": args for i, args in enumerate(towers)}
-
-    def _for_mids(self) -> dict[str, TowerArgs]:
-        """The towers that MIDS has of its own, and those of whose weights one of them is the mean, by name."""
-        return {
-            f"tower-mids-{i}-{j}" if len(parts) > 1 else f"tower-mids-{i}": args
-            for i, parts in enumerate(self.recipe.mids_towers)
-            for j, args in enumerate(parts)
-        }
-
-    def _mean_tower(self, name: str, files: list[str], out: str) -> None:
-        mean = partial(average_towers, [self.folder / file for file in files], self.folder / out)
-        self.run.stage(name, self._inputs(*files), [out], mean)
-
-    @contextmanager
-    def _tower_jobs(self, towers: Mapping[str, TowerArgs]) -> Iterator[tuple[dict[str, str], list[TowerJob]]]:
-        """(The towers' files in the run's folder, what of them is to train), each in a folder of its name; on leaving
-        they count as trained. One with the settings of another before it, or of one of `more_towers`, is that one.
-        """
-        every = self._averaged() | dict(towers)
-        first = {json.dumps(self._tower_inputs(args)): name for name, args in reversed(every.items())}
-        names = {name: first[json.dumps(self._tower_inputs(args))] for name, args in towers.items()}
-        files = {name: f"{one}/tower.safetensors" for name, one in names.items()}
-        jobs = {}
-        for name, args in towers.items():
-            if names[name] == name and self.run.begin(name, self._tower_inputs(args), [files[name]], [name]):
-                jobs[name] = self._tower_job(args, self.folder / name)
-        yield files, list(jobs.values())
-        for name, job in jobs.items():
-            self.run.finish(name, self._tower_inputs(job.args))
-
-    def _tower_inputs(self, args: TowerArgs) -> dict[str, Any]:
-        settings = args.model_dump(exclude={"workers", "save_every"})  # they change nothing
-        return self._inputs("faces.parquet", tower=settings, held=self.recipe.data.held)
-
-    def _tower_job(self, args: TowerArgs, out: Path) -> TowerJob:
-        part = weights.part_folder(f"efficientnet-{args.start}")
-        return TowerJob(
-            args, self.folder / "faces.parquet", self._root, next(part.rglob("*.pth")), out, self.recipe.data.held,
-            self.recipe.seed + args.seed,
-        )  # fmt: skip
+        return self._towers.own()
 
     def part(self, name: str) -> list[Row]:
         """The rows of a feature set: tune (tower and MLLM), val, mine (kept for MIDS)."""
@@ -335,8 +270,7 @@ class Stages:
             raise UsageError("mids.from_heads and mids.distil are for a nano; a recipe with a base has no heads")
         if llava is None:
             self.tower()
-            own_towers = self._tower_jobs(self._for_mids())
-            with own_towers as (_, jobs), towers_beside(jobs, self._at_once):
+            with self._towers.own_beside():
                 self.mine()
         elif missing := [file for file in MINED.values() if not (self.folder / file).is_file()]:
             raise InputError(f"{self.folder / missing[0]}: no such file; run `ffaa mine` first")
@@ -390,7 +324,7 @@ class Stages:
         """Fit what becomes of MIDS's opinion of faces without fine detail, on some validation faces."""
         self.mids()
         own = self.mids_towers()
-        fit = (FITTED_ON, DETAIL_DRAWS, RARE, self._blurred_towers())
+        fit = (FITTED_ON, DETAIL_DRAWS, RARE, self._towers.blurred())
         inputs = self._inputs("mids.safetensors", "mids.json", MINED["val"], "tower.safetensors", *own, fit=fit)
 
         def work() -> None:
@@ -405,7 +339,7 @@ class Stages:
                 mids, tokens, temperature, images, found, DETAIL_DRAWS, self.recipe.seed, heads
             )
             fake = [m.label is Label.FAKE for m in found]
-            correction, losses = fit_detail(odds, detail, fake, told, self._blurred_towers())
+            correction, losses = fit_detail(odds, detail, fake, told, self._towers.blurred())
             about = {
                 "correction": correction and correction.model_dump(), "faces": len(found), **losses, "inputs": inputs,
                 "versions": _versions(), "command": shlex.join(["ffaa", *sys.argv[1:]]),
@@ -413,13 +347,6 @@ class Stages:
             (self.folder / DETAIL).write_text(json.dumps(about, indent=1))
 
         self.run.stage("detail", inputs, [DETAIL], work)
-
-    def _blurred_towers(self) -> list[int]:
-        """Which of the towers that MIDS looks through know of faces without fine detail, 0 the shared one."""
-        if self.recipe.mids.unfreeze:  # then it looks through others than the heads are for
-            return []
-        towers = [[self.recipe.tower, *self.recipe.more_towers], *self.recipe.mids_towers]
-        return [i for i, parts in enumerate(towers) if any(args.blurred for args in parts)]
 
     def load_mids(self, mllm: Mllm) -> tuple[MIDS, AnswerTokens]:
         """The run's MIDS, which looks through the tower of its MLLM too, and what splits answers for it."""
@@ -459,9 +386,7 @@ class Stages:
         return Crops(image, lambda crop: pixel_tensor([crop]))
 
     def _inputs(self, *files: str, **settings: Any) -> dict[str, Any]:
-        hashes = {name: weights.sha256(self.folder / name) for name in files}
-        plain = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in settings.items()}
-        return {"seed": self.recipe.seed, **hashes, **plain}
+        return self.run.inputs(self.recipe.seed, *files, **settings)
 
 
 def _versions() -> dict[str, str]:

@@ -85,14 +85,14 @@ def test_a_tower_that_knows_faces_without_detail_is_asked(tiny_assistant, hopper
     assert engine.heads is not None
     with torch.inference_mode():
         told = float(engine.heads.forgery_logit(hidden))
-    correction = DetailCorrection(below=fine_detail(face) + 1, flatten=1e9, towers=[0], trust=2.0, offset=0.5)
+    correction = DetailCorrection(below=fine_detail(face) + 1, flatten=1e9, towers=[0], trust=2.0)
     monkeypatch.setattr(engine, "detail", correction)
     (v,) = tiny_assistant.analyze(hopper)
     for answer, row in zip(v.answers, v.probabilities, strict=True):
         fake = int(answer.result is Label.FAKE)
-        assert np.log(row[2 + fake] / row[fake]) == pytest.approx(2 * told + 0.5, abs=1e-3)
+        assert np.log(row[2 + fake] / row[fake]) == pytest.approx(2 * told, abs=1e-3)
     if {answer.result for answer in v.answers} == set(Label):
-        assert (v.label is Label.FAKE) == (2 * told + 0.5 > 0)
+        assert (v.label is Label.FAKE) == (told > 0)
 
 
 def test_answers_are_parsed_from_their_raw_text(one):

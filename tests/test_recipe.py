@@ -89,6 +89,10 @@ def test_an_unknown_key_names_the_nearest(tmp_path, text, where, near):
         ("name: x\nmore_towers: [{start: lite1}]\n", "start: lite1 is for mids_towers"),
         ("name: x\nmids_towers: [[]]\n", "with one `start`"),
         ("name: x\nmids_towers: [[{}, {start: lite1}]]\n", "with one `start`"),
+        ("name: x\nmids_towers: [{lr: 0.1, after: {lr: 0.2}}]\n", "all settings of another"),
+        ("name: x\nmids_towers: [{}, {start: lite1, after: {}}]\n", "of the same `start`"),
+        ("name: x\nmids_towers: [{}, {after: {after: {}}}]\n", "has none before it"),
+        ("name: x\ntower: {after: {}}\n", "`after` is for mids_towers"),
     ],
 )
 def test_bad_recipes_are_usage_errors(tmp_path, text, match):

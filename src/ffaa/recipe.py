@@ -102,6 +102,11 @@ class Recipe(BaseModel):
         for one in self.mids_towers:
             if len({args.start for args in one}) != 1:
                 raise ValueError("a list in mids_towers is the mean of its towers: it names some, with one `start`")
+        own = [args for one in self.mids_towers for args in one]
+        if any(args.after and args.after not in [*self.more_towers, *own] for args in own):
+            raise ValueError("`after` of a tower in mids_towers gives all settings of another, there or in more_towers")
+        if any(args.after for args in (self.tower, *self.more_towers)):
+            raise ValueError("`after` is for mids_towers; the tower itself and more_towers start from ImageNet weights")
         return self
 
     @property

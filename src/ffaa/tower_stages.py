@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ class Towers:
     def own(self) -> list[str]:
         """Train MIDS's own towers; returns their files in the run's folder."""
         with self._jobs(self._for_mids()) as (files, jobs):
-            train_towers(jobs, self._at_once)
+            self._train(jobs)
         out = []
         for i, parts in enumerate(self.recipe.mids_towers):
             name = f"tower-mids-{i}"
@@ -54,8 +54,10 @@ class Towers:
     @contextmanager
     def own_beside(self) -> Iterator[None]:
         """Train MIDS's own towers, or what their means are of, beside what the caller does meanwhile."""
-        with self._jobs(self._for_mids()) as (_, jobs), towers_beside(jobs, self._at_once):
-            yield
+        with self._jobs(self._for_mids()) as (_, jobs):
+            with towers_beside([job for job in jobs if not job.before], self._at_once):
+                yield
+            train_towers([job for job in jobs if job.before], self._at_once)
 
     def blurred(self) -> list[int]:
         """Which of the towers that MIDS looks through know of faces without fine detail, 0 the shared one."""
@@ -63,6 +65,11 @@ class Towers:
             return []
         towers = [[self.recipe.tower, *self.recipe.more_towers], *self.recipe.mids_towers]
         return [i for i, parts in enumerate(towers) if any(args.blurred for args in parts)]
+
+    def _train(self, jobs: Sequence[TowerJob]) -> None:
+        """Those first that others go on from."""
+        for later in (False, True):
+            train_towers([job for job in jobs if bool(job.before) is later], self._at_once)
 
     def _averaged(self) -> dict[str, TowerArgs]:
         """The towers of whose weights the MLLM's is the mean, by name; none where it is trained alone."""
@@ -94,18 +101,21 @@ class Towers:
         jobs = {}
         for name, args in towers.items():
             if names[name] == name and self.run.begin(name, self._inputs(args), [files[name]], [name]):
-                jobs[name] = self._job(args, self.folder / name)
+                before = first[json.dumps(self._inputs(args.after))] if args.after else None
+                jobs[name] = self._job(args, self.folder / name, before)
         yield files, list(jobs.values())
         for name, job in jobs.items():
             self.run.finish(name, self._inputs(job.args))
 
     def _inputs(self, args: TowerArgs) -> dict[str, Any]:
-        settings = args.model_dump(exclude={"workers", "save_every"})  # they change nothing
+        fewer = {"workers", "save_every"}  # they change nothing
+        settings = args.model_dump(exclude=fewer | {"after"})
+        settings |= {"after": args.after.model_dump(exclude=fewer)} if args.after else {}
         return self.run.inputs(self.recipe.seed, "faces.parquet", tower=settings, held=self.recipe.data.held)
 
-    def _job(self, args: TowerArgs, out: Path) -> TowerJob:
+    def _job(self, args: TowerArgs, out: Path, before: str | None = None) -> TowerJob:
         part = weights.part_folder(f"efficientnet-{args.start}")
         return TowerJob(
             args, self.folder / "faces.parquet", self.root, next(part.rglob("*.pth")), out, self.recipe.data.held,
-            self.recipe.seed + args.seed,
+            self.recipe.seed + args.seed, self.folder / before / "tower.safetensors" if before else None,
         )  # fmt: skip

@@ -42,9 +42,9 @@ class PartRef(Record):
 
 
 class DetailCorrection(Record):
-    """What `ffaa.mids.detail` does to log odds z that an image is forged: s z + (1 - s) (trust t + offset),
-    with s = 1 / (1 + flatten * lack), lack = below - its fine detail where that is positive, else 0, and t the mean
-    logit of the linear heads of `towers`."""
+    """What `ffaa.mids.detail` does to log odds z that an image is forged: s z + (1 - s) trust t, with
+    s = 1 / (1 + flatten * lack), lack = below - its fine detail where that is positive, else 0, and t the mean logit of
+    the linear heads of `towers`."""
 
     below: float = Field(description="fine detail, log2, from which on nothing is corrected")
     flatten: float = Field(ge=0, description="how much less MIDS counts for a unit that is lacking")
@@ -53,7 +53,6 @@ class DetailCorrection(Record):
         description="those that have learnt from faces without fine detail; 0: the shared one, then MIDS's own",
     )
     trust: float = Field(default=0.0, ge=0, description="what their mean logit is multiplied by")
-    offset: float = Field(default=0.0, description="what is added to that, for they lean to one side; 0 without towers")
 
 
 class ModelConfig(Record):

@@ -45,16 +45,16 @@ def test_what_lacks_it_is_judged_less_and_less_surely():
 
 
 def test_towers_that_know_such_faces_take_over():
-    asked = CORRECTION.model_copy(update={"towers": [2], "trust": 0.8, "offset": -0.5})
+    asked = CORRECTION.model_copy(update={"towers": [2], "trust": 0.8})
     share = 1 / (1 + 0.5 * 2)
     assert mids_share(asked, [-1.0, -4.0]).tolist() == [1.0, share]
     found = correct_log_odds(asked, [5.0, 5.0], [-1.0, -4.0], [-3.0, -3.0])
-    assert found.tolist() == pytest.approx([5.0, 5 * share + (-3 * 0.8 - 0.5) * (1 - share)])
+    assert found.tolist() == pytest.approx([5.0, 5 * share - 3 * 0.8 * (1 - share)])
 
 
 @pytest.mark.parametrize("told", [0.0, -2.5])
 def test_every_answers_log_odds_are_corrected_alike(told):
-    correction = CORRECTION.model_copy(update={"towers": [0], "trust": 1.2, "offset": -0.7})
+    correction = CORRECTION.model_copy(update={"towers": [0], "trust": 1.2})
     logits = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = correct_logits(correction, logits, -3.3, told).softmax(-1)
     for says in (0, 1):

@@ -32,29 +32,17 @@ def test_what_is_too_sure_without_detail_is_flattened():
 
 
 def test_the_towers_that_know_such_faces_are_found():
-    """Of three, 1 is right about them, 2 guesses, and 0, which is not asked, would be better still."""
+    """Of three, 1 and 2 know something of them; 0, which is not asked, would be better still."""
     odds, detail, fake = drawn(4.0)
     rng = np.random.default_rng(1)
-    right = rng.normal(0, 1.5, odds.shape) + np.where(fake, 2.2, -2.2)
-    told = np.stack([np.where(fake, 9.0, -9.0) + 0 * odds, right, rng.normal(0, 2, odds.shape)])
+    right = [rng.normal(0, 1.5, odds.shape) + np.where(fake, 2.2, -2.2) for _ in range(2)]
+    told = np.stack([np.where(fake, 9.0, -9.0) + 0 * odds, *right])
     correction, losses = fit_detail(odds, detail, fake, told, [1, 2])
-    assert correction.towers == [1]
+    assert correction.towers == [1, 2]
     assert correction.trust > 0.5
     _, alone = fit_detail(odds, detail, fake)
     assert losses["log_loss_after"] < alone["log_loss_after"] - 0.05
     assert losses["log_loss_before"] == pytest.approx(alone["log_loss_before"])
-
-
-def test_a_tower_that_leans_to_one_side_is_put_right():
-    """It tells such faces apart, but calls nearly all of them forged."""
-    odds, detail, fake = drawn(4.0)
-    leaning = np.random.default_rng(1).normal(0, 1.5, odds.shape) + np.where(fake, 1.1, -1.1) + 2.5
-    correction, losses = fit_detail(odds, detail, fake, leaning[None], [0])
-    assert correction.towers == [0]
-    assert correction.offset / correction.trust == pytest.approx(-2.5, abs=0.5)
-    found = correct_log_odds(correction, odds, detail, leaning)[1:, ~fake]
-    assert (found > 0).mean() < 0.3 < 0.7 < (leaning[1:, ~fake] > 0).mean()
-    assert losses["log_loss_after"] < losses["log_loss_before"] - 0.05
 
 
 def test_a_tower_is_found_where_a_little_of_it_makes_things_worse():
@@ -73,7 +61,7 @@ def test_towers_that_know_nothing_are_not_asked():
     odds, detail, fake = drawn(4.0)
     wrong = np.where(fake, -5.0, 5.0) + 0 * odds
     correction, _ = fit_detail(odds, detail, fake, wrong[None], [0])
-    assert (correction.towers, correction.trust, correction.offset) == ([], 0.0, 0.0)
+    assert (correction.towers, correction.trust) == ([], 0.0)
 
 
 def test_what_is_as_sure_as_it_may_be_is_left_alone():

@@ -53,8 +53,7 @@ def correct_log_odds(
 ) -> np.ndarray:
     """Corrected log odds that images are forged. told: the mean logit of `correction.towers`; all of one shape."""
     share = mids_share(correction, detail)
-    said = correction.trust * np.asarray(told, float) + correction.offset
-    return np.asarray(share * np.asarray(odds, float) + (1 - share) * said)
+    return np.asarray(share * np.asarray(odds, float) + (1 - share) * correction.trust * np.asarray(told, float))
 
 
 def correct_logits(correction: DetailCorrection, logits: Tensor, detail: float, told: float = 0.0) -> Tensor:
@@ -62,4 +61,4 @@ def correct_logits(correction: DetailCorrection, logits: Tensor, detail: float, 
     of `correct_log_odds`."""
     share = float(mids_share(correction, detail))
     forged = torch.arange(NUM_CLASSES, device=logits.device) >= pair_label(Label.FAKE, Label.REAL)
-    return logits * share + (1 - share) * (correction.trust * told + correction.offset) * forged
+    return logits * share + (1 - share) * correction.trust * told * forged

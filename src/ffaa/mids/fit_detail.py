@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ RARE = 0.1  # share of faces, with the detail that they came with, that the corr
 
 GAIN = 1e-3  # of log loss, less than which is none
 MOST = 100.0  # flattening: of what lacks a tenth of a unit MIDS then says next to nothing
-MOST_TRUST, MOST_OFFSET = 3.0, 5.0
+MOST_TRUST = 3.0
 
 
 def faces_to_fit(mined: Iterable[Mined], answers: int, count: int, seed: int) -> list[Mined]:
@@ -82,8 +81,8 @@ def fit_detail(
     """(The correction with the lowest log loss, None where it gains nothing; the losses before and after).
 
     odds, detail: (V, N) log odds of forgery and fine detail of N faces in V versions, as they came first. fake: (N,).
-    told: (T, V, N) logits of the towers' heads. towers: those that know something of such faces; the correction names
-    the ones among them with which the loss is lowest; one more has to gain something.
+    told: (T, V, N) logits of the towers' heads. towers: those that know something of such faces; the correction asks
+    all of them, or none where the loss is then no lower.
     """
     truth = np.broadcast_to(np.asarray(fake, bool), odds.shape)
     below = round(float(np.quantile(detail[0], RARE)), 4)
@@ -94,15 +93,14 @@ def fit_detail(
         return float(-np.where(truth, np.log(found), np.log(1 - found)).mean())
 
     def fitted(some: Sequence[int]) -> DetailCorrection:
-        def made(*numbers: float) -> DetailCorrection:
-            found = {name: round(float(x), 4) for name, x in zip(("flatten", "trust", "offset"), numbers, strict=False)}
-            return DetailCorrection(below=below, towers=list(some), **found)
+        def made(flatten: float, trust: float = 0.0) -> DetailCorrection:
+            flatten, trust = round(float(flatten), 4), round(float(trust), 4)
+            return DetailCorrection(below=below, flatten=flatten, towers=list(some), trust=trust)
 
-        bounds = [(0.0, MOST)] + [(0.0, MOST_TRUST), (-MOST_OFFSET, MOST_OFFSET)] * bool(some)
+        bounds = [(0.0, MOST), (0.0, MOST_TRUST)] if some else [(0.0, MOST)]
         return made(*differential_evolution(lambda x: log_loss(made(*x)), bounds, rng=0).x)  # it has several minima
 
-    choices = [some for count in range(len(towers) + 1) for some in combinations(towers, count)]
-    correction = min(map(fitted, choices), key=lambda c: log_loss(c) + GAIN * len(c.towers))
+    correction = min(map(fitted, ([], towers)), key=log_loss)
     losses = {
         "log_loss_before": log_loss(DetailCorrection(below=below, flatten=0.0)),
         "log_loss_after": log_loss(correction),

@@ -49,6 +49,7 @@ class TowerArgs(BaseModel):
     without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
     start: Lite = Field("lite0", description="EfficientNet-Lite whose ImageNet weights fill it; lite1: `mids_towers`")
+    after: TowerArgs | None = Field(None, description="settings of another tower of the recipe, which it goes on from")
     seed: int = Field(0, ge=0, description="added to the recipe's, for other draws than another tower's")
     bf16: bool = Field(True, description="bfloat16, where the processor has instructions for it")
     workers: int = Field(2, ge=0)
@@ -58,6 +59,12 @@ class TowerArgs(BaseModel):
     def _leaves_real_photos(self) -> TowerArgs:
         if self.blend + self.decode >= 1:
             raise ValueError("blend and decode leave no real photo; together they must be below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_on_from_its_like(self) -> TowerArgs:
+        if self.after and (self.after.start != self.start or self.after.after):
+            raise ValueError("`after` is a tower of the same `start`, and has none before it")
         return self
 
 

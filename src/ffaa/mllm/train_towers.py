@@ -14,13 +14,13 @@ from torch import multiprocessing
 
 from ffaa.data import manifest
 from ffaa.errors import InputError
-from ffaa.mllm.train_tower import TowerArgs, imagenet_tower, train_tower
+from ffaa.mllm.train_tower import TowerArgs, imagenet_tower, load_tower, train_tower
 
 
 @dataclass(frozen=True)
 class TowerJob:
-    """One tower from its ImageNet weights on. rows: a manifest, whose crops lie under `root`; weights: the published
-    file of `args.start`; out, held, seed: as of `train_tower`."""
+    """One tower from its start on. rows: a manifest, whose crops lie under `root`; weights: the published file of
+    `args.start`; out, held, seed: as of `train_tower`; before: file of the tower that it goes on from, if of one."""
 
     args: TowerArgs
     rows: Path
@@ -29,9 +29,13 @@ class TowerJob:
     out: Path
     held: float
     seed: int
+    before: Path | None = None
 
     def run(self) -> None:
-        start = imagenet_tower(torch.load(self.weights, weights_only=True), self.seed, self.args.start)
+        if self.before:
+            start = load_tower(self.before)
+        else:
+            start = imagenet_tower(torch.load(self.weights, weights_only=True), self.seed, self.args.start)
         train_tower(self.args, manifest.read(self.rows), self.root, self.out, start, self.held, self.seed)
 
 

@@ -64,14 +64,27 @@ def test_towers_of_its_own_are_trained_beside_the_mining(again, tiny_run, monkey
 
 def test_a_tower_may_go_on_from_another_one(again, tiny_run, make_tiny_recipe):
     plain = tiny_run.recipe.tower.model_dump() | {"seed": 1}
-    later = plain | {"after": plain | {"workers": 0}, "lr": 1e-6, "average": 0.0}
-    own = [[later, plain]]  # the later one is named first, and trained last all the same
-    for at_once in (1, 2):
-        stages = Stages(make_tiny_recipe(mids_towers=own), tiny_run.data, again.folder, at_once=at_once)
-        assert stages.mids_towers() == ["tower-mids-0.safetensors"]
-    after, before = (load_file(again.folder / f"tower-mids-0-{i}/tower.safetensors") for i in (0, 1))
-    weight = "tower.last_patch.weight"
-    assert 0 < (after[weight] - before[weight]).abs().max() < 1e-4  # from ImageNet weights they would be far apart
-    assert again(until="mids_towers", mids_towers=own) == []
-    own[0][0]["after"] = own[0][1] = plain | {"lr": 2e-3}
-    assert again(until="mids_towers", mids_towers=own) == ["tower-mids-0-0", "tower-mids-0-1", "tower-mids-0"]
+    later = plain | {"lr": 1e-6, "average": 0.0}
+
+    def towers(**changes):  # the later one is named first, and trained last all the same
+        return [[later | {"after": plain | changes}, plain | changes]]
+
+    def weights():
+        files = (again.folder / f"tower-mids-0-{i}/tower.safetensors" for i in (0, 1))
+        return [load_file(file)["tower.last_patch.weight"] for file in files]
+
+    def apart(one, other):
+        return (one - other).abs().max()
+
+    assert again(until="mids_towers", mids_towers=towers()) == ["tower-mids-0-0", "tower-mids-0-1", "tower-mids-0"]
+    after, before = weights()
+    assert 0 < apart(after, before) < 1e-4
+    assert again(until="mids_towers", mids_towers=towers()) == []
+    changed = towers(lr=2e-3)
+    assert again(until="mids_towers", mids_towers=changed) == ["tower-mids-0-0", "tower-mids-0-1", "tower-mids-0"]
+    assert apart(weights()[1], before) > 1e-4 > apart(*weights()) > 0
+    for at_once in (1, 2):  # beside other work too
+        recipe, before = make_tiny_recipe(mids_towers=towers(lr=3e-3 * at_once)), weights()[1]
+        with Stages(recipe, tiny_run.data, again.folder, at_once=at_once)._towers.own_beside():
+            pass
+        assert apart(weights()[1], before) > 1e-4 > apart(*weights()) > 0

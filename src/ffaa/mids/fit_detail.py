@@ -100,7 +100,7 @@ def fit_detail(
         bounds = [(0.0, MOST), (0.0, MOST_TRUST)] if some else [(0.0, MOST)]
         return made(*differential_evolution(lambda x: log_loss(made(*x)), bounds, rng=0).x)  # it has several minima
 
-    correction = min(map(fitted, ([], towers)), key=log_loss)
+    correction = min(map(fitted, ([], towers) if towers else ([],)), key=log_loss)
     losses = {
         "log_loss_before": log_loss(DetailCorrection(below=below, flatten=0.0)),
         "log_loss_after": log_loss(correction),

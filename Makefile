@@ -14,9 +14,9 @@ demo: $(VENV)/.core
 serve: $(VENV)/.serve
 	$(BIN)/ffaa serve
 
-# One thread: the tests' models are so small that threads wait for each other more than they work.
+# One thread a process: the tests' models are so small that threads wait for each other more than they work.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks examples

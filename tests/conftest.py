@@ -140,9 +140,14 @@ def lite1_state():
     return _imagenet_state("lite1")
 
 
+@pytest.fixture(scope="session")
+def lite2_state():
+    return _imagenet_state("lite2")
+
+
 def _imagenet_state(lite):
     """A random state dict with the names and shapes of the published EfficientNet-Lite."""
-    from ffaa.mllm.tower import BLOCKS, STAGES
+    from ffaa.mllm.tower import BLOCKS, STAGES, WIDTHS
 
     torch.manual_seed(3)
     state = {}
@@ -158,7 +163,7 @@ def _imagenet_state(lite):
     conv("_conv_stem", 32, 3, 3)
     norm("_bn0", 32)
     width, number = 32, 0
-    for (expansion, kernel, _, out), repeats in zip(STAGES, BLOCKS[lite], strict=True):
+    for (expansion, kernel, _), out, repeats in zip(STAGES, WIDTHS[lite], BLOCKS[lite], strict=True):
         for _ in range(repeats):
             block, inner = f"_blocks.{number}", width * expansion
             if expansion > 1:

@@ -98,7 +98,7 @@ class Recipe(BaseModel):
         if self.mids_towers and (self.base or self.mids.unfreeze):
             raise ValueError("mids_towers are for a nano (no base), and mids.unfreeze must be 0 with them")
         if any(args.start != "lite0" for args in (self.tower, *self.more_towers)):
-            raise ValueError("start: lite1 is for mids_towers; the tower itself and more_towers start from lite0")
+            raise ValueError("start: lite0 is what the tower itself and more_towers have; others are for mids_towers")
         for one in self.mids_towers:
             if len({args.start for args in one}) != 1:
                 raise ValueError("a list in mids_towers is the mean of its towers: it names some, with one `start`")

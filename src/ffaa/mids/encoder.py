@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ffaa.errors import UsageError
 from ffaa.mids.eyes import Eyes
-from ffaa.mllm.tower import GRID, RESIDUAL, STAGES, STEM, ForensicVisionModel
+from ffaa.mllm.tower import GRID, RESIDUAL, STEM, WIDTHS, ForensicVisionModel
 
 Unfreeze = int | Literal["all"]
-_FINE = 4  # of STAGES: the last one in front of the last halving
+_FINE = 4  # of a tower's stages: the last one in front of the last halving
 _ABOVE_TOWER = ("head.", "previous_", "last_")
 
 
@@ -125,7 +125,7 @@ class SplitEncoder:
     def _above_tower(self, tower: ForensicVisionModel, kept: Tensor, first: int) -> tuple[Tensor, Tensor]:
         tail = RESIDUAL[-1] * GRID * GRID
         residual = kept[:, -tail:].view(len(kept), RESIDUAL[-1], GRID, GRID)
-        width = STAGES[first - 1][3] if first else STEM
+        width = WIDTHS[tower.config.lite][first - 1] if first else STEM
         side = math.isqrt((kept.shape[1] - tail) // width)
         x = previous = kept[:, :-tail].view(len(kept), width, side, side)
         for number, stage in enumerate(tower.stages[first:], first):

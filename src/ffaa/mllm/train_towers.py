@@ -13,6 +13,7 @@ import torch
 from torch import multiprocessing
 
 from ffaa.data import manifest
+from ffaa.data.processes import end_with_parent
 from ffaa.errors import InputError
 from ffaa.mllm.train_tower import TowerArgs, imagenet_tower, load_tower, train_tower
 
@@ -100,6 +101,7 @@ def _apart(jobs: Sequence[TowerJob], count: int, threads: int) -> Iterator[None]
 def _train(
     place: int, shares: Sequence[Sequence[TowerJob]], threads: int, level: int, failed: multiprocessing.SimpleQueue
 ) -> None:
+    end_with_parent()
     torch.set_num_threads(threads)
     for job in shares[place]:
         lines = f"%(asctime)s {job.out.name}: %(message)s"

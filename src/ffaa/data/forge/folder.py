@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from ffaa.data.forge.files import append, png, read, table, write
 from ffaa.data.forge.operations import OPERATIONS, forge, operation
 from ffaa.data.images import load_photo, shown
 from ffaa.data.landmarks import pose
+from ffaa.data.processes import ProcessPool
 from ffaa.data.sources.base import TYPES
 from ffaa.errors import InputError, UsageError
 from ffaa.types import Box, ForgeryType, Label, Record
@@ -118,9 +117,7 @@ def forge_folder(
     )
     _claim(out, settings)
     ordered = sorted(set(paths), key=lambda path: (_order(seed, path), path))
-    # Spawned: in a forked process, setNumThreads can wait for ever for OpenCV's threads, which were not forked.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) if workers > 1 else _Here() as pool:
+    with ProcessPool(workers) if workers > 1 else _Here() as pool:
         found = _find(ordered, out, settings, pool, progress)
         usable = [photo for photo in found if not photo.reason]
         if not usable:

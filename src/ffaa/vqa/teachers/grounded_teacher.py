@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 
-import cv2
 import numpy as np
 
 from ffaa.data.faces import resize_square
 from ffaa.data.landmarks import landmarks
 from ffaa.data.manifest import Row
+from ffaa.data.processes import ProcessPool
 from ffaa.evidence.examine import examine
 from ffaa.types import Box, EvidenceRecord, ForgeryType, Label
 from ffaa.vqa.row import Sentence, VqaRow
@@ -79,10 +78,8 @@ class GroundedTeacher:
         if self._workers == 0:
             yield from (_teach(ask, self._format) for ask in asks)
             return
-        # Spawned: in a forked process, setNumThreads can wait for ever for OpenCV's threads, which were not forked.
-        spawn = multiprocessing.get_context("spawn")
         waiting: deque[Future[VqaRow]] = deque()
-        with ProcessPoolExecutor(self._workers, spawn, cv2.setNumThreads, (1,)) as pool:
+        with ProcessPool(self._workers) as pool:
             todo = iter(asks)
             while True:
                 for ask in itertools.islice(todo, QUEUED * self._workers - len(waiting)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ class Towers:
     def own(self) -> list[str]:
         """Train MIDS's own towers; returns their files in the run's folder."""
         with self._jobs(self._for_mids()) as (files, jobs):
-            self._train(jobs)
+            train_towers(jobs, self._at_once)
         out = []
         for i, parts in enumerate(self.recipe.mids_towers):
             name = f"tower-mids-{i}"
@@ -54,10 +54,8 @@ class Towers:
     @contextmanager
     def own_beside(self) -> Iterator[None]:
         """Train MIDS's own towers, or what their means are of, beside what the caller does meanwhile."""
-        with self._jobs(self._for_mids()) as (_, jobs):
-            with towers_beside([job for job in jobs if not job.before], self._at_once):
-                yield
-            train_towers([job for job in jobs if job.before], self._at_once)
+        with self._jobs(self._for_mids()) as (_, jobs), towers_beside(jobs, self._at_once):
+            yield
 
     def blurred(self) -> list[int]:
         """Which of the towers that MIDS looks through know of faces without fine detail, 0 the shared one."""
@@ -65,11 +63,6 @@ class Towers:
             return []
         towers = [[self.recipe.tower, *self.recipe.more_towers], *self.recipe.mids_towers]
         return [i for i, parts in enumerate(towers) if any(args.blurred for args in parts)]
-
-    def _train(self, jobs: Sequence[TowerJob]) -> None:
-        """Those first that others go on from."""
-        for later in (False, True):
-            train_towers([job for job in jobs if bool(job.before) is later], self._at_once)
 
     def _averaged(self) -> dict[str, TowerArgs]:
         """The towers of whose weights the MLLM's is the mean, by name; none where it is trained alone."""

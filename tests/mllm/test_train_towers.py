@@ -1,4 +1,7 @@
+from concurrent.futures import Future
+from dataclasses import replace
 from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ from safetensors.torch import load_file
 
 from ffaa.data import manifest
 from ffaa.errors import InputError
+from ffaa.mllm import train_towers as module
 from ffaa.mllm.train_tower import TowerArgs
 from ffaa.mllm.train_towers import TowerJob, towers_beside, train_towers
 
@@ -89,3 +93,67 @@ def test_towers_beside_failing_work_are_ended(jobs):
         raise KeyError
     assert not active_children()
     assert not (started[0].out / "tower.safetensors").exists()
+
+
+def test_a_tower_goes_on_from_another_of_those_trained_with_it(jobs):
+    beside, alone, threads = jobs("beside", 3), jobs("alone", 3), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train_towers([replace(beside[1], before=beside[0].out / "tower.safetensors"), beside[0], beside[2]], at_once=2)
+        torch.set_num_threads(1)
+        alone[0].run()
+        replace(alone[1], before=alone[0].out / "tower.safetensors").run()
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(beside[:2], alone[:2], strict=True):
+        found, wanted = (load_file(job.out / "tower.safetensors") for job in (one, other))
+        assert [name for name in wanted if not torch.allclose(found[name], wanted[name], atol=1e-3)] == []
+    assert (beside[2].out / "tower.safetensors").is_file()
+
+
+class Pool:
+    """In place of ProcessPool: jobs end when they are told to, or, once `free`, at once."""
+
+    free = False
+
+    def __init__(self, workers):
+        self.begun, self.futures = [], []
+
+    def __enter__(self):
+        Pool.last = self
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, job, *settings):
+        self.begun.append(job.seed)
+        self.futures.append(Future())
+        if self.free:
+            self.futures[-1].set_result(None)
+        return self.futures[-1]
+
+
+def job(number, before=None):
+    return TowerJob(ARGS, Path(), Path(), Path(), Path(f"t{number}"), 0.0, number, before)
+
+
+def test_the_next_tower_begins_when_one_has_ended_and_one_more_when_the_caller_has(monkeypatch):
+    monkeypatch.setattr(module, "ProcessPool", Pool)
+    later = job(3, Path("t1/tower.safetensors"))
+    with towers_beside([later, job(1), job(2), job(4), job(5)], at_once=2):
+        pool = Pool.last
+        assert pool.begun == [1]
+        pool.futures[0].set_result(None)
+        assert pool.begun == [1, 3]
+        pool.free = True  # the third is still under way when the caller has done
+        assert pool.begun == [1, 3]
+        monkeypatch.setattr(module, "wait", lambda futures, **_: [future.set_result(None) for future in futures])
+    assert pool.begun == [1, 3, 2, 4, 5]
+
+
+def test_no_tower_begins_after_one_that_failed(monkeypatch):
+    monkeypatch.setattr(module, "ProcessPool", Pool)
+    with pytest.raises(InputError, match="torn"), towers_beside([job(1), job(2)], at_once=2):
+        Pool.last.futures[0].set_exception(InputError("torn"))
+    assert Pool.last.begun == [1]

@@ -52,17 +52,19 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (x.shape[-1], x.shape[-2])]
-        if any(pads):
-            x = F.pad(x, (pads[0] // 2, pads[0] - pads[0] // 2, pads[1] // 2, pads[1] - pads[1] // 2))
+        across, down = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (x.shape[-1], x.shape[-2]))
+        padding = (down // 2, across // 2)
+        if down % 2 or across % 2:  # more of it on one side, which a convolution cannot do by itself
+            x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+            padding = (0, 0)
         if self.groups > 1 and torch.is_autocast_enabled("cpu"):
             # A CPU differentiates these in bfloat16 several times slower than in float32.
             with torch.autocast("cpu", enabled=False):
-                return self._convolve(x.float()).to(x.dtype)
-        return self._convolve(x)
+                return self._convolve(x.float(), padding).to(x.dtype)
+        return self._convolve(x, padding)
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    def _convolve(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Module:

@@ -28,6 +28,9 @@ def begin_training(threads: int) -> None:
 
         import torch
 
+        from ffaa.mllm.memory import keep_memory
+
+    keep_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("httpx", "huggingface_hub", "openai", "transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from ffaa.data import manifest
 from ffaa.data.processes import ProcessPool
+from ffaa.errors import FFAAError
 from ffaa.mllm.train_tower import TowerArgs, imagenet_tower, load_tower, train_tower
 
 
@@ -44,7 +46,7 @@ def train_towers(jobs: Sequence[TowerJob], at_once: int = 1) -> None:
     when it is asked for again.
 
     at_once: how many, each in a process of its own that has an even share of this one's threads; 1: here, in turn.
-    Raises InputError, as `train_tower` does, and BrokenProcessPool where a process ended otherwise.
+    Raises InputError, as `train_tower` does, and FFAAError where a process was ended from outside.
     """
     count = min(at_once, len(jobs))
     if count < 2:
@@ -101,7 +103,7 @@ class _Crew:
         while True:
             with self._lock:
                 if self._failed:
-                    self._failed[0].result()
+                    _raise(self._failed[0])
                 under_way = set(self._under_way)
             if not under_way:
                 return
@@ -126,6 +128,16 @@ class _Crew:
                 self._todo.clear()
             else:
                 self._fill()
+
+
+def _raise(failed: Future[None]) -> None:
+    try:
+        failed.result()
+    except BrokenProcessPool:
+        raise FFAAError(
+            "a process that trained a tower was ended from outside, perhaps for want of memory; "
+            "the same command goes on from its checkpoint, with --at-once 1 one at a time"
+        ) from None
 
 
 def _train(job: TowerJob, threads: int, level: int) -> None:

@@ -102,7 +102,7 @@ class Towers:
 
     def _inputs(self, args: TowerArgs) -> dict[str, Any]:
         fewer = {"workers", "save_every"}  # they change nothing
-        settings = args.model_dump(exclude=fewer | {"after"})
+        settings = args.model_dump(exclude=fewer | {"after"} | (set() if args.start_share else {"start_share"}))
         settings |= {"after": args.after.model_dump(exclude=fewer)} if args.after else {}
         return self.run.inputs(self.recipe.seed, "faces.parquet", tower=settings, held=self.recipe.data.held)
 

@@ -17,6 +17,7 @@ from ffaa.mllm.train_tower import (
     train_tower,
 )
 
+STARTED = ("tower.stem.", "tower.stages.", "tower.head.")
 ARGS = TowerArgs(epochs=2, batch=4, workers=0, bf16=False, save_every=2, blend=0.5)
 
 
@@ -231,6 +232,32 @@ def test_what_is_kept_is_the_average_of_the_weights(rows, tiny_manifest, lite0_s
     assert torch.equal(own[name], torch.load(whole[0] / "tower.state.pt", weights_only=True)["model"][name])
     assert (kept[name] - begun).abs().mean() < 0.7 * (own[name] - begun).abs().mean()
     assert set(kept) == set(plain)
+
+
+def test_a_share_of_the_start_is_kept(rows, tiny_manifest, lite0_state, tmp_path, monkeypatch):
+    """Also when the training was killed in between: of where it began, not of where it went on."""
+
+    def train(name, share):
+        args = ARGS.model_copy(update={"epochs": 1, "start_share": share})
+        train_tower(args, rows, tiny_manifest, tmp_path / name, imagenet_tower(lite0_state, 0), 0.0, 0)
+        return load_file(tmp_path / name / "tower.safetensors")
+
+    plain = train("plain", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "tower_scores", None)  # after the checkpoint of the second of three steps
+        with pytest.raises(TypeError):
+            train("mixed", 0.25)
+    mixed = train("mixed", 0.25)
+    begun = imagenet_tower(lite0_state, 0)[0].state_dict()
+    names = [name for name in plain if name.startswith(STARTED) and plain[name].is_floating_point()]
+    assert {name.split(".")[1] for name in names} == {"stem", "stages", "head"}
+    for name in names:
+        wanted = 0.75 * plain[name] + 0.25 * begun[name.removeprefix("tower.")]
+        assert torch.allclose(mixed[name], wanted, atol=1e-5), name
+    rest = [name for name in plain if not name.startswith(STARTED)]
+    assert any("residual" in name for name in rest)
+    assert [name for name in rest if not torch.equal(mixed[name], plain[name])] == []
+    assert set(mixed) == set(plain)
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ class TowerArgs(BaseModel):
     strength: float = Field(1.0, ge=0, le=2, description="of the augmentations that take traces away: their shares")
     together: bool = Field(False, description="one draw for all augmentations: half of the samples get none")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
+    start_share: float = Field(
+        0.0, ge=0, lt=1, description="of what it started from, in the weights that ImageNet filled, once it has learnt"
+    )
     without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
     start: Lite = Field("lite0", description="whose ImageNet weights fill it; another than lite0: `mids_towers`")
@@ -111,11 +115,16 @@ def tower_scores(
     return np.concatenate(scores), np.concatenate(kinds)
 
 
+def _from_imagenet(name: str) -> bool:
+    """Whether a tensor of tower and heads is one that ImageNet weights fill."""
+    return name.startswith(("tower.stem.", "tower.stages.", "tower.head."))
+
+
 def _groups(both: nn.ModuleDict, args: TowerArgs) -> list[dict[str, Any]]:
     """Parameters for the optimizer: no decay for vectors, another rate for what ImageNet weights fill."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in both.named_parameters():
-        key = (name.startswith(("tower.stem.", "tower.stages.", "tower.head.")), parameter.ndim > 1)
+        key = (_from_imagenet(name), parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": part, "lr": args.lr * (args.pretrained if given else 1), "weight_decay": args.weight_decay * decays}
@@ -161,7 +170,7 @@ def train_tower(
 
     both = nn.ModuleDict({"tower": tower, "heads": heads})
     averaged = AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(args.average), use_buffers=True)
-    kept: Any = averaged.module
+    begun = {name: value.clone() for name, value in both.state_dict().items() if args.start_share}
     optimizer = torch.optim.AdamW(_groups(both, args), lr=args.lr)
 
     def rate(step: int) -> float:
@@ -211,6 +220,7 @@ def train_tower(
             log.info("step %d/%d loss %.3f, %.0f s", step, total, running / 50, time.time() - started)
             running = 0.0
         if step % steps_per_epoch == 0:
+            kept: Any = _towards(begun, averaged.module, args.start_share)
             scores, kinds = tower_scores(kept["tower"], kept["heads"], root, val)
             truth = np.array([r.label is Label.FAKE for r in val])
             figures = {
@@ -228,6 +238,19 @@ def train_tower(
             save()
     (out / "tower.json").write_text(json.dumps({"history": history, "steps": total, "seed": seed}, indent=1))
     return {"history": history}
+
+
+def _towards(begun: Mapping[str, Tensor], learnt: nn.Module, share: float) -> nn.Module:
+    """`learnt`; with a `share` a copy with so much of `begun` where ImageNet filled it (WiSE-FT, Wortsman 2022)."""
+    if not share:
+        return learnt
+    mixed = {
+        name: value.lerp(begun[name], share) if _from_imagenet(name) and value.is_floating_point() else value
+        for name, value in learnt.state_dict().items()
+    }
+    copy = deepcopy(learnt)
+    copy.load_state_dict(mixed)
+    return copy
 
 
 def average_towers(files: Sequence[Path], out: Path) -> None:

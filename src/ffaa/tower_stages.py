@@ -101,9 +101,9 @@ class Towers:
             self.run.finish(name, self._inputs(job.args))
 
     def _inputs(self, args: TowerArgs) -> dict[str, Any]:
-        fewer = {"workers", "save_every"}  # they change nothing
-        settings = args.model_dump(exclude=fewer | {"after"} | (set() if args.start_share else {"start_share"}))
-        settings |= {"after": args.after.model_dump(exclude=fewer)} if args.after else {}
+        settings = _settings(args)
+        del settings["after"]
+        settings |= {"after": _settings(args.after)} if args.after else {}
         return self.run.inputs(self.recipe.seed, "faces.parquet", tower=settings, held=self.recipe.data.held)
 
     def _job(self, args: TowerArgs, out: Path, before: str | None = None) -> TowerJob:
@@ -112,3 +112,8 @@ class Towers:
             args, self.folder / "faces.parquet", self.root, next(part.rglob("*.pth")), out, self.recipe.data.held,
             self.recipe.seed + args.seed, self.folder / before / "tower.safetensors" if before else None,
         )  # fmt: skip
+
+
+def _settings(args: TowerArgs) -> dict[str, Any]:
+    """Without what changes nothing, so that a run stays up to date."""
+    return args.model_dump(exclude={"workers", "save_every"} | (set() if args.start_share else {"start_share"}))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 KEPT = """
-import os, resource, subprocess, sys
+import os, resource, sys
 import torch
 from ffaa.mllm.memory import keep_memory
 

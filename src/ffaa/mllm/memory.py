@@ -15,7 +15,7 @@ _LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # torch's switch
 def keep_memory() -> None:
     """Let this process, and those that it starts, keep the memory that they free, in large pages where Linux has them.
 
-    A step frees and takes gigabytes; giving them back each time costs a tenth of a tower's step and more. To be called
+    A step frees and takes gigabytes; giving them back each time costs a tenth of a tower's step. To be called
     before torch holds its first tensor. Variables that are set already stay as they are; elsewhere than with glibc it
     does nothing.
     """

@@ -113,8 +113,8 @@ class ResidualBranch(nn.Module):
 
 
 def _local_mean(pixels: Tensor) -> Tensor:
-    """Of 3 x 3 pixels, at the border of those there are: avg_pool2d(pixels, 3, 1, 1, count_include_pad=False), eight
-    times as fast on a CPU."""
+    """Of 3 x 3 pixels, at the border of those there are: avg_pool2d(pixels, 3, 1, 1, count_include_pad=False), and
+    faster on a CPU."""
     with torch.autocast(pixels.device.type, enabled=False):
         ones = pixels.new_ones(3, 1, 3, 3)
         counts = F.conv2d(torch.ones_like(pixels[:1, :1]), ones[:1], padding=1)

@@ -116,4 +116,4 @@ class Towers:
 
 def _settings(args: TowerArgs) -> dict[str, Any]:
     """Without what changes nothing, so that a run stays up to date."""
-    return args.model_dump(exclude={"workers", "save_every"} | (set() if args.start_share else {"start_share"}))
+    return args.model_dump(exclude={"workers", "save_every"} | (set() if args.imagenet_share else {"imagenet_share"}))

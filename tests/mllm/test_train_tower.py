@@ -234,11 +234,11 @@ def test_what_is_kept_is_the_average_of_the_weights(rows, tiny_manifest, lite0_s
     assert set(kept) == set(plain)
 
 
-def test_a_share_of_the_start_is_kept(rows, tiny_manifest, lite0_state, tmp_path, monkeypatch):
+def test_a_share_of_imagenet_is_put_back(rows, tiny_manifest, lite0_state, tmp_path, monkeypatch):
     """Also when the training was killed in between: of where it began, not of where it went on."""
 
     def train(name, share):
-        args = ARGS.model_copy(update={"epochs": 1, "start_share": share})
+        args = ARGS.model_copy(update={"epochs": 1, "imagenet_share": share})
         train_tower(args, rows, tiny_manifest, tmp_path / name, imagenet_tower(lite0_state, 0), 0.0, 0)
         return load_file(tmp_path / name / "tower.safetensors")
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ffaa.data import manifest
 from ffaa.errors import FFAAError, InputError
 from ffaa.mllm import train_towers as module
-from ffaa.mllm.train_tower import TowerArgs
+from ffaa.mllm.train_tower import TowerArgs, imagenet_tower
 from ffaa.mllm.train_towers import TowerJob, towers_beside, train_towers
 
 ARGS = TowerArgs(epochs=1, batch=4, workers=0, bf16=False, blend=0.5)
@@ -58,6 +58,23 @@ def test_three_towers_two_at_once_are_those_trained_in_turn(jobs):
         found, wanted = (load_file(job.out / "tower.safetensors") for job in (one, other))
         assert [name for name in wanted if not torch.allclose(found[name], wanted[name], atol=1e-3)] == []
     assert not torch.allclose(*(load_file(job.out / "tower.safetensors")["heads.last.weight"] for job in beside[::2]))
+
+
+def test_a_tower_that_goes_on_from_another_takes_its_share_of_imagenet(jobs):
+    """Of ImageNet's weights, not of those that it went on from."""
+    first, plain, mixed = jobs("shares", 3)
+    plain, mixed = (
+        replace(
+            job, before=first.out / "tower.safetensors", seed=1, args=ARGS.model_copy(update={"imagenet_share": share})
+        )
+        for job, share in ((plain, 0.0), (mixed, 0.25))
+    )
+    train_towers([first, plain, mixed])
+    found, learnt = (load_file(job.out / "tower.safetensors") for job in (mixed, plain))
+    begun = imagenet_tower(torch.load(first.weights, weights_only=True), 1)[0].state_dict()
+    name = "stages.5.0.expand.0.weight"
+    assert not torch.allclose(load_file(first.out / "tower.safetensors")[f"tower.{name}"], begun[name], atol=1e-4)
+    assert torch.allclose(found[f"tower.{name}"], 0.75 * learnt[f"tower.{name}"] + 0.25 * begun[name], atol=1e-5)
 
 
 def test_what_is_wrong_with_a_photo_is_said_by_the_one_who_asked(jobs):

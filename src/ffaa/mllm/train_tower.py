@@ -47,8 +47,8 @@ class TowerArgs(BaseModel):
     strength: float = Field(1.0, ge=0, le=2, description="of the augmentations that take traces away: their shares")
     together: bool = Field(False, description="one draw for all augmentations: half of the samples get none")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0: none")
-    start_share: float = Field(
-        0.0, ge=0, lt=1, description="of what it started from, in the weights that ImageNet filled, once it has learnt"
+    imagenet_share: float = Field(
+        0.0, ge=0, lt=1, description="of ImageNet's weights, in what they filled, put back once the tower has learnt"
     )
     without: list[str] = Field(default_factory=list, description="collections that the tower does not learn from")
     double: list[str] = Field(default_factory=list, description="collections whose real photos are drawn twice")
@@ -150,10 +150,12 @@ def train_tower(
     start: tuple[ForensicVisionModel, TowerHeads],
     held: float,
     seed: int,
+    imagenet: Mapping[str, Tensor] | None = None,
 ) -> dict:
     """Train, checkpoint every `save_every` steps into `out`, resume from there; returns validation figures.
 
-    start: the tower and heads to train, in place, as `imagenet_tower` or `load_tower` gives them.
+    start: the tower and heads to train, in place, as `imagenet_tower` or `load_tower` gives them. imagenet: state of
+    such a tower before any training, for `args.imagenet_share`; None: that of `start`.
     Writes out/tower.safetensors (tower and heads of the epoch with the best validation AUC) and out/tower.json.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -170,7 +172,8 @@ def train_tower(
 
     both = nn.ModuleDict({"tower": tower, "heads": heads})
     averaged = AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(args.average), use_buffers=True)
-    begun = {name: value.clone() for name, value in both.state_dict().items() if args.start_share}
+    shared = (imagenet or tower.state_dict()) if args.imagenet_share else {}
+    begun = {f"tower.{name}": value.clone() for name, value in shared.items()}
     optimizer = torch.optim.AdamW(_groups(both, args), lr=args.lr)
 
     def rate(step: int) -> float:
@@ -220,7 +223,7 @@ def train_tower(
             log.info("step %d/%d loss %.3f, %.0f s", step, total, running / 50, time.time() - started)
             running = 0.0
         if step % steps_per_epoch == 0:
-            kept: Any = _towards(begun, averaged.module, args.start_share)
+            kept: Any = _towards(begun, averaged.module, args.imagenet_share)
             scores, kinds = tower_scores(kept["tower"], kept["heads"], root, val)
             truth = np.array([r.label is Label.FAKE for r in val])
             figures = {

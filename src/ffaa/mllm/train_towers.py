@@ -34,11 +34,10 @@ class TowerJob:
     before: Path | None = None
 
     def run(self) -> None:
-        if self.before:
-            start = load_tower(self.before)
-        else:
-            start = imagenet_tower(torch.load(self.weights, weights_only=True), self.seed, self.args.start)
-        train_tower(self.args, manifest.read(self.rows), self.root, self.out, start, self.held, self.seed)
+        untrained = imagenet_tower(torch.load(self.weights, weights_only=True), self.seed, self.args.start)
+        start = load_tower(self.before) if self.before else untrained
+        rows = manifest.read(self.rows)
+        train_tower(self.args, rows, self.root, self.out, start, self.held, self.seed, untrained[0].state_dict())
 
 
 def train_towers(jobs: Sequence[TowerJob], at_once: int = 1) -> None:

@@ -87,7 +87,8 @@ def test_validation_photos_come_last_and_only_on_demand(tiny):
 @pytest.mark.parametrize(
     "text",
     ["name: x\nper_clas: 3\n", "per_class: 3\n", "name: [\n", "name: x\nper_class: 0\n", "name: x\nvalidation: test\n",
-     "name: x\ncounts: {A: {unreal: 3}}\n", "name: x\ncounts: {A: {real: 0}}\n"],
+     "name: x\ncounts: {A: {unreal: 3}}\n", "name: x\ncounts: {A: {real: 0}}\n",
+     "name: x\nin_domain_name: validation\n", "name: x\nin_domain_name: ALL\n"],
 )  # fmt: skip
 def test_bad_recipes(tmp_path, text):
     (tmp_path / "b.yaml").write_text(text)

@@ -17,6 +17,8 @@ from ffaa.eval.corruptions import CORRUPTIONS
 from ffaa.settings import load_yaml
 from ffaa.types import Label
 
+ALL, VALIDATION = "ALL", "validation"  # pools of the open world, and of photos that only a threshold is chosen on
+
 
 class Robustness(BaseModel):
     """What `ffaa bench robustness` does to the photos."""
@@ -75,6 +77,8 @@ class BenchRecipe(BaseModel):
     def _own_splits(self) -> BenchRecipe:
         if len({self.in_domain, self.open_world, self.validation}) < 3:
             raise ValueError("in_domain, open_world and validation are three different splits")
+        if self.in_domain_name in (ALL, VALIDATION):
+            raise ValueError(f"in_domain_name: '{self.in_domain_name}' is the name of another pool; choose another one")
         return self
 
 

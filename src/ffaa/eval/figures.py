@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ffaa.eval.benchmark import BenchRecipe, sample_hash
+from ffaa.eval.benchmark import ALL, VALIDATION, BenchRecipe, sample_hash
 from ffaa.eval.bootstrap import RESAMPLES, Estimate, Weights, aucs, estimate, means, weights
 from ffaa.eval.detectors import UNSURE, Detector
 from ffaa.eval.metrics import best_threshold, sacc, set_metrics
@@ -31,7 +31,6 @@ from ffaa.eval.result import (
 from ffaa.eval.run import Outcome, versions
 from ffaa.types import Difficulty, ForgeryType, Label
 
-ALL, VALIDATION = "ALL", "validation"
 Bools = NDArray[np.bool_]
 
 

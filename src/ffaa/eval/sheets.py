@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from ffaa import weights
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError, UsageError
-from ffaa.eval.benchmark import read_rows, sample, sample_hash
-from ffaa.eval.figures import ALL, VALIDATION
+from ffaa.eval.benchmark import ALL, VALIDATION, read_rows, sample, sample_hash
 from ffaa.eval.plots import plain, provenance, write_png
 from ffaa.eval.report import PAGE_STYLE
 from ffaa.eval.result import Result

@@ -3,11 +3,12 @@ import pytest
 from ffaa.aggregate import label_of, person_verdict
 from ffaa.types import Box, Difficulty, ForgeryType, Label, Verdict
 from ffaa.types_clip import FrameScore, TellingFrame
+from ffaa.wording import person_explain, person_headline
 
 SWAP, SYNTHESIS = ForgeryType.IDENTITY_EXCHANGE, ForgeryType.ENTIRE_FACE_SYNTHESIS
 
 
-def frame(score, label=None, hard=False, kind=SWAP, width=120, time=0.0):
+def frame(score, label=None, hard=False, kind=SWAP, width=120, time=0.0, lacks=False):
     """What a frame of this forgery score says; the label follows the score where none is given."""
     label = label or (Label.FAKE if score >= 0.5 else Label.REAL)
     fake = label is Label.FAKE
@@ -19,6 +20,7 @@ def frame(score, label=None, hard=False, kind=SWAP, width=120, time=0.0):
         forgery_score=score,
         match_score=score if fake else 1 - score,
         difficulty=Difficulty.HARD if hard else Difficulty.EASY,
+        lacks_detail=lacks,
     )
 
 
@@ -92,3 +94,14 @@ def test_cautions(judge):
     against = judge([frame(0.9, Label.REAL)] * 4)
     assert against.label is Label.FAKE
     assert against.cautions == ["most frames say real, while their scores lean to fake"]
+
+
+@pytest.mark.parametrize(("lacking", "finding"), [(0, True), (1, True), (2, False), (4, False)])
+def test_a_face_that_lacks_fine_detail_in_too_many_frames_is_no_finding(judge, lacking, finding):
+    found = judge([frame(0.95, lacks=k < lacking) for k in range(4)])
+    assert (found.share_lacking, found.difficulty) == (lacking / 4, Difficulty.EASY)
+    assert [c.split(";")[0] for c in found.cautions] == (
+        [f"the face lacks fine detail (blurred or enlarged) in {lacking} of 4 frames"] if lacking else []
+    )
+    assert person_headline(found).startswith("FAKE in 4 of 4 frames" if finding else "leans fake, uncertain")
+    assert ("lacks fine detail" in person_explain(found)) is not finding

@@ -339,7 +339,7 @@ def test_a_face_without_fine_detail_is_told(tiny_assistant, hopper, monkeypatch,
     below = fine_detail(tiny_assistant.analyze(hopper).faces[0].image) + more
     monkeypatch.setattr(tiny_assistant.engine, "detail", DetailCorrection(below=below, flatten=1.0))
     (v,) = tiny_assistant.analyze(hopper)
-    assert any("lacks fine detail" in caution for caution in v.cautions) == (more > 0)
+    assert v.lacks_detail == any("lacks fine detail" in caution for caution in v.cautions) == (more > 0)
     monkeypatch.setattr(tiny_assistant.engine, "detail", None)
     assert not any("lacks fine detail" in caution for caution in tiny_assistant.analyze(hopper)[0].cautions)
 

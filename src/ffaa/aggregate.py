@@ -59,6 +59,11 @@ def person_verdict(
             f"the face is less than {SMALL_FACE} px wide in {small} of {_frames(count)}; traces of forgery may be lost "
             "at this size"
         )
+    if lacking := sum(frame.lacks_detail for frame in frames):
+        cautions.append(
+            f"the face lacks fine detail (blurred or enlarged) in {lacking} of {_frames(count)}; verdicts on such "
+            "faces are often wrong"
+        )
     if unread:
         cautions.append(f"{_frames(unread)} more left out: none of the three answers could be read")
     return PersonVerdict(
@@ -73,6 +78,7 @@ def person_verdict(
         quartiles=(low, high),
         share_fake=fake / count,
         share_hard=hard / count,
+        share_lacking=lacking / count,
         agreement=agreement,
         difficulty=Difficulty.EASY if easy else Difficulty.HARD,
         cautions=[*cautions, *model],

@@ -254,6 +254,7 @@ class Assistant:
         face, chosen = placed.face, judged.answers[decision.chosen_index]
         assert isinstance(chosen, Answer)  # decide never chooses an unparsed one
         parsed = [isinstance(a, Answer) for a in judged.answers]
+        lacking = self.engine.lacks_detail(face.image)
         return Verdict(
             source=placed.source,
             face_index=placed.index,
@@ -266,6 +267,7 @@ class Assistant:
             match_score=decision.match_score,
             forgery_score=decision.forgery_score,
             difficulty=judged.difficulty,
+            lacks_detail=lacking,
             description=chosen.description,
             reasoning=chosen.reasoning,
             answers=judged.answers,
@@ -273,7 +275,7 @@ class Assistant:
             match_scores=decision.match_scores,
             chosen_index=decision.chosen_index,
             evidence=judged.evidence,
-            cautions=_cautions(face, chosen, judged, decision, self.engine),
+            cautions=_cautions(face, chosen, judged, decision, self.engine, lacking),
             model=self.engine.name,
             weights=self.engine.hashes,
             versions=self.versions,
@@ -316,7 +318,9 @@ class Judged:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def _cautions(face: Face, chosen: Answer, judged: Judged, decision: Decision, engine: Engine) -> list[str]:
+def _cautions(
+    face: Face, chosen: Answer, judged: Judged, decision: Decision, engine: Engine, lacking: bool
+) -> list[str]:
     found = []
     if judged.difficulty is Difficulty.HARD:
         found.append("hard case: the three answers do not agree")
@@ -324,7 +328,7 @@ def _cautions(face: Face, chosen: Answer, judged: Judged, decision: Decision, en
         found.append(f"low match score ({decision.match_score:.2f}): the decision is uncertain")
     if face.box.width < SMALL_FACE:
         found.append(f"the face is only {face.box.width} px wide; traces of forgery may be lost at this size")
-    if engine.lacks_detail(face.image):
+    if lacking:
         found.append("the face lacks fine detail (blurred or enlarged); verdicts on such faces are often wrong")
     if face.crop.whole_image:
         found.append("the whole image was taken as a face crop; no face detector checked it")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 class Label(StrEnum):
@@ -247,6 +247,9 @@ class Verdict(Record):
     match_score: float = Field(ge=0, le=1)
     forgery_score: float = Field(ge=0, le=1)
     difficulty: Difficulty
+    lacks_detail: bool = Field(
+        default=False, description="out of focus or enlarged: the scores are corrected for that, and are no finding"
+    )
     description: str
     reasoning: str
     answers: list[Annotated[Answer | UnparsedAnswer, Field()]] = Field(min_length=3, max_length=3)

@@ -22,6 +22,7 @@ class FrameScore(Record):
     forgery_score: float = Field(ge=0, le=1)
     match_score: float = Field(ge=0, le=1)
     difficulty: Difficulty
+    lacks_detail: bool = False
 
 
 class TellingFrame(Record):
@@ -45,6 +46,7 @@ class PersonVerdict(Record):
     quartiles: tuple[float, float] = Field(description="half of the frames' forgery scores lie between these")
     share_fake: float = Field(ge=0, le=1, description="share of the frames labelled fake")
     share_hard: float = Field(ge=0, le=1, description="share of the frames that are hard cases")
+    share_lacking: float = Field(default=0.0, ge=0, le=1, description="share of the frames that lack fine detail")
     agreement: float = Field(ge=0, le=1, description="share of the frames that have the person's label")
     difficulty: Difficulty
     cautions: list[str] = Field(default_factory=list, description="reasons to read this verdict with care")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ffaa.types_clip import ClipVerdict, PersonVerdict
 
 WEAK = 0.7  # below this match score an answer is not said as a finding
+LACKING = 0.25  # share of a person's frames; where more of them lack fine detail, the verdict is not said as a finding
 STRONG = 0.9
 UNUSUAL = 5  # measured items that are listed
 NOT_A_FINDING = "one reading among others, not a finding"
@@ -47,8 +48,8 @@ RELATIONSHIPS = {"parentOf": "the earlier version", "componentOf": "a part", "in
 
 
 def is_uncertain(verdict: Verdict) -> bool:
-    """A hard case, or a chosen answer that matches the image badly."""
-    return verdict.difficulty is Difficulty.HARD or verdict.match_score < WEAK
+    """A hard case, a chosen answer that matches the image badly, or a face without fine detail."""
+    return verdict.difficulty is Difficulty.HARD or verdict.match_score < WEAK or verdict.lacks_detail
 
 
 def headline(verdict: Verdict) -> str:
@@ -64,8 +65,9 @@ def explain(verdict: Verdict) -> str:
     """What the headline means and what it does not, in one or two sentences."""
     if is_uncertain(verdict):
         hard, weak = verdict.difficulty is Difficulty.HARD, verdict.match_score < WEAK
-        why = " and ".join(["the three answers disagree"] * hard + ["the chosen answer fits the face weakly"] * weak)
-        return f"Undecided: {why}. Which way it leans is no ground to act on."
+        why = ["the three answers disagree"] * hard + ["the chosen answer fits the face weakly"] * weak
+        why += ["the face lacks fine detail"] * verdict.lacks_detail
+        return f"Undecided: {' and '.join(why)}. Which way it leans is no ground to act on."
     if verdict.label is Label.FAKE:
         return "All three answers call the face forged. That is the model's opinion: check it by other means."
     return "The model found nothing that it knows. Absence of traces is not authenticity."
@@ -127,8 +129,8 @@ def mark(sentence: JudgedSentence) -> str:
 
 
 def person_is_uncertain(person: PersonVerdict) -> bool:
-    """A hard case, or a mean score near the middle."""
-    return person.difficulty is Difficulty.HARD or person.match_score < WEAK
+    """A hard case, a mean score near the middle, or a face that lacks fine detail in too many frames."""
+    return person.difficulty is Difficulty.HARD or person.match_score < WEAK or person.share_lacking > LACKING
 
 
 def person_headline(person: PersonVerdict) -> str:
@@ -151,6 +153,7 @@ def person_explain(person: PersonVerdict) -> str:
         why = ["its frames are too few, hard cases, or do not agree"] * hard + [
             "the mean score is near the middle"
         ] * weak
+        why += ["the face lacks fine detail in too many frames"] * (person.share_lacking > LACKING)
         return f"Undecided: {' and '.join(why)}. Which way it leans is no ground to act on."
     if person.label is Label.FAKE:
         return (

@@ -97,7 +97,7 @@ def test_json_lines_are_the_schema(run, photo, tmp_path):
     assert [r["kind"] for r in records] == ["verdict", "verdict", "no_face", "error", "verdict"]
     adapter = TypeAdapter(Verdict | NoFace | Failure)
     assert all(adapter.validate_python(r, strict=False) for r in records)
-    assert {r["schema_version"] for r in records} == {"1.2"}
+    assert {r["schema_version"] for r in records} == {"1.3"}
     assert len(result.err.splitlines()) == 1
 
 

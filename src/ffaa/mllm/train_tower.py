@@ -172,8 +172,8 @@ def train_tower(
 
     both = nn.ModuleDict({"tower": tower, "heads": heads})
     averaged = AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(args.average), use_buffers=True)
-    shared = (imagenet or tower.state_dict()) if args.imagenet_share else {}
-    begun = {f"tower.{name}": value.clone() for name, value in shared.items()}
+    untrained = (imagenet or tower.state_dict()) if args.imagenet_share else {}
+    begun = {f"tower.{name}": value.clone() for name, value in untrained.items()}
     optimizer = torch.optim.AdamW(_groups(both, args), lr=args.lr)
 
     def rate(step: int) -> float:

@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 
 KEPT = """
-import os, resource, sys
+import os, resource, statistics, sys
 import torch
 from ffaa.mllm.memory import keep_memory
 
 def faults():
-    "Pages that 20 tensors of 64 MB each need of the system after the first."
+    "Pages that a tensor of 64 MB needs of the system after the first one: the median of 20."
     torch.ones(1 << 24).sum()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    counts = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
     for _ in range(20):
         torch.ones(1 << 24).sum()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    return int(statistics.median(b - a for a, b in zip(counts, counts[1:])))
 
 torch.set_num_threads(1)
 if "keep" in sys.argv:
@@ -37,7 +38,7 @@ def run(*words, **settings):
 def test_freed_memory_is_taken_again_without_asking_the_system():
     plain, _ = run()
     kept, told = run("keep")
-    assert plain > 10_000  # else this says nothing
+    assert plain > 500  # else this says nothing
     assert kept < plain / 10
     assert told == ["2147483647", "1"]
 
@@ -45,5 +46,5 @@ def test_freed_memory_is_taken_again_without_asking_the_system():
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_what_the_user_has_set_stays():
     pages, told = run("keep", THP_MEM_ALLOC_ENABLE="0", MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="65536")
-    assert pages > 10_000
+    assert pages > 500
     assert told == ["0", "0"]

@@ -103,8 +103,8 @@ def start(settings, fake):
         prepare(app)
         server, listening = make_server(app, chosen), listen(chosen)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        port = listening.getsockname()[1]  # before it runs: it closes the socket when it ends
         thread.start()
-        port = listening.getsockname()[1]
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
 
         def stop():

@@ -146,6 +146,13 @@ def test_a_failed_stage_runs_again_and_goes_on(stage, tmp_path):
     assert (tmp_path / "out").read_text() == "11"  # went on from what was there
 
 
+def test_a_file_in_the_place_of_the_run_is_bad_use(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match="cannot be made .*; choose another --run"):
+            Run(folder)
+
+
 def test_what_belongs_to_other_inputs_is_removed_first(stage, tmp_path):
     (tmp_path / "steps").mkdir()
     assert stage({"a": 1}, fail=True)

@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from ffaa import weights
 from ffaa.data.manifest import Row
+from ffaa.files import write_tensors
 from ffaa.mllm.train_tower import load_tower
 from ffaa.recipe import Recipe
 from ffaa.stages import TEXT_MAX_TOKENS, TEXT_PART, Stages
@@ -26,7 +25,7 @@ def pack(stages: Stages, out: Path) -> None:
     own = {f"own-heads-{i}.safetensors": file for i, file in enumerate(stages.mids_towers())}
     for name, tower in ({"heads.safetensors": "tower.safetensors"} | own).items():
         state = load_tower(stages.folder / tower)[1].state_dict()
-        save_file({k: v.half() for k, v in state.items()}, out / name)
+        write_tensors(out / name, {k: v.half() for k, v in state.items()})
     figures = json.loads((stages.folder / "mids.json").read_text())
     config = weights.ModelConfig(
         name=stages.recipe.name, template=stages.template.name, image_size=224, constrained=True,

@@ -19,6 +19,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ffaa import weights
+from ffaa.errors import UsageError
+from ffaa.files import write
 from ffaa.mids.train import MidsArgs
 from ffaa.mllm.nano import BodyArgs
 from ffaa.mllm.train import MllmArgs
@@ -136,8 +138,14 @@ class Run:
     """
 
     def __init__(self, folder: Path, others: Sequence[Path] = ()):
+        """Makes the folder. Raises UsageError when it cannot be made."""
         self.folder, self.others = folder, others
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be made ({str(error.strerror).lower()}); choose another --run"
+            ) from error
         self._file = folder / "stages.json"
         self._done = _noted(folder)
 
@@ -211,9 +219,7 @@ class Run:
 
     def _note(self, name: str, digest: str) -> None:
         self._done[name] = digest
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(self._done, indent=1))
-        part.replace(self._file)
+        write(self._file, json.dumps(self._done, indent=1).encode())
 
 
 def _noted(folder: Path) -> dict[str, str]:

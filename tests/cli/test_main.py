@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -52,6 +53,31 @@ def test_unexpected_errors_are_one_line(run, photo, monkeypatch):
     assert "FFAA_DEBUG=1" in line
     monkeypatch.setenv("FFAA_DEBUG", "1")
     assert "Traceback" in run("analyze", photo("crash.png")).err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "full", "run/part"),
+            "run/part: no space left on device; make room there and run it again",
+        ),
+        (OSError(errno.ENOSPC, "full"), "no space left on device; make room there and run it again"),
+        (PermissionError(errno.EACCES, "no", "a"), "a: permission denied; allow it, or choose another path"),
+        (FileExistsError(errno.EEXIST, "no", "a"), "a: file exists; choose another path"),
+        (FileNotFoundError(errno.ENOENT, "no", "a"), "unexpected FileNotFoundError"),
+    ],
+)
+def test_what_the_file_system_refuses_is_no_bug(run, monkeypatch, error, line):
+    def refuse():
+        raise error
+
+    monkeypatch.setattr("ffaa.cli.main.app", lambda **words: refuse())
+    result = run("schema")
+    assert result.code == 1
+    assert result.err.startswith(f"ffaa: {line}")
+    assert ("a bug" in result.err) == line.startswith("unexpected")
+    assert len(result.err.splitlines()) == 1
 
 
 def test_interrupt(run, photo):

@@ -99,15 +99,15 @@ class KilledError(Exception):
 def test_a_killed_run_goes_on_with_what_it_kept(make_mids, crops, tmp_path, monkeypatch):
     mids, file = make_mids(0), tmp_path / "cache" / "images.npy"
     whole = CropImages(mids, crops, ROWS, 2, seed=1, batch=3)
-    calls, real = [], module._write
+    calls, real = [], module.write
 
-    def dying(path, text):
-        real(path, text)
+    def dying(path, data):
+        real(path, data)
         calls.append(1)
         if len(calls) == 2:
             raise KilledError
 
-    monkeypatch.setattr(module, "_write", dying)
+    monkeypatch.setattr(module, "write", dying)
     with pytest.raises(KilledError):
         CropImages(mids, crops, ROWS, 2, 1, file, "photos", batch=3)
     crops.read.clear()

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
 from torch.utils.data import DataLoader, Subset
@@ -31,6 +30,7 @@ from ffaa.data import manifest
 from ffaa.data.build import versions
 from ffaa.data.manifest import Row
 from ffaa.errors import InputError, UsageError, WeightsError
+from ffaa.files import write, write_state, write_tensors
 from ffaa.types import Label
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class _Training:
 
         samples = self._samples(client.rows, (self.recipe.seed, begun["round"], number), client.steps)
         self._learn(local, optimizer, samples, done, lambda _: rate, after)
-        _write({"model": local.state_dict(), "losses": self.losses[first:]}, file)
+        write_state(file, {"model": local.state_dict(), "losses": self.losses[first:]})
 
     def _pass(self, count: int) -> int:
         """Steps that show all of `count` rows once."""
@@ -274,7 +274,7 @@ class _Training:
         log.info("step %d: loss %.4f, val AUC %.4f, ACC %.4f", found.step, found.loss, found.auc, found.acc)
         if not self.history or found.auc > self._best().auc:
             state = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-            save_file(state, self.out / f"best-{self.step}.safetensors")
+            write_tensors(self.out / f"best-{self.step}.safetensors", state)
         self.history.append(found)
 
     def _best(self) -> Validation:
@@ -286,7 +286,7 @@ class _Training:
         """All that a resumed run needs; then the checkpoints that it does not name are removed."""
         history = json.dumps([found.model_dump() for found in self.history])
         about = {"digest": self.digest, "step": self.step, "seconds": self._seconds(), "history": history}
-        _write({**about, "losses": self.losses, "model": self.model.state_dict(), **place}, self.out / STATE)
+        write_state(self.out / STATE, {**about, "losses": self.losses, "model": self.model.state_dict(), **place})
         if self.history:
             self._remove("best-*.safetensors", but=f"best-{self._best().step}.safetensors")
 
@@ -334,9 +334,7 @@ class _Training:
             command=command, licence=self.recipe.licence or _LICENCE.format(collections),
             files={WEIGHTS: weights.sha256(self.out / WEIGHTS)},
         )  # fmt: skip
-        part = self.out / f"{CARD}.part"
-        part.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(self.out / CARD)
+        write(self.out / CARD, (card.model_dump_json(indent=1) + "\n").encode())
         self._remove(STATE)
         return card
 
@@ -366,10 +364,3 @@ def _device(name: str) -> str:
     if name not in ("cpu", "cuda") or (name == "cuda" and not there):
         raise UsageError(f"device '{name}' is not available; give auto, cpu{', cuda' if there else ''}")
     return name
-
-
-def _write(state: Any, file: Path) -> None:
-    """As a PyTorch file that appears whole."""
-    part = file.with_name(file.name + ".part")
-    torch.save(state, part)
-    part.replace(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,15 @@ app.command("ablate")(ablate.ablate)
 app.command("serve")(serve.serve)
 app.add_typer(bench.app, name="bench")
 
+# What a file system refuses for a reason outside the program, and the way out of it.
+_REFUSED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there and run it again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or choose another path"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG), "choose another path"
+    ),
+}
+
 # What every error about the arguments derives from; its name is not public in typer.
 _ArgumentError: type[Any] = typer.BadParameter.__mro__[2]
 
@@ -63,6 +73,9 @@ def main(args: Sequence[str] | None = None) -> int:
         _close_stdout()
         return ended.code if isinstance(ended.code, int) else 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _REFUSED:
+            file = "" if error.filename is None else f"{error.filename}: "
+            return _fail(f"{file}{os.strerror(error.errno).lower()}; {_REFUSED[error.errno]}", 1, error)
         text = f"unexpected {type(error).__name__}: {error}"
         return _fail(f"{text} - a bug; run again with FFAA_DEBUG=1 to see where", 1, error)
 

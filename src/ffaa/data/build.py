@@ -25,6 +25,7 @@ from ffaa.data.sources import SOURCES
 from ffaa.data.sources.base import Item, SourceArgs, expect
 from ffaa.data.work import Outcome, Work, disk
 from ffaa.errors import InputError, UsageError
+from ffaa.files import write
 
 REPORT = "build.json"
 Progress = Callable[[int, int], None]
@@ -143,9 +144,7 @@ def _finish(work: Work, job: Job, command: str) -> None:
         "manifest_version": manifest.VERSION, "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "versions": versions(), "recipe": job.recipe.model_dump(mode="json"),
     }  # fmt: skip
-    part = job.out / f"{REPORT}.part"
-    part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    part.replace(job.out / REPORT)
+    write(job.out / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     work.put("finished", "yes")
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ffaa import weights
 from ffaa.errors import WeightsError
+from ffaa.files import write_tensors
 from ffaa.mids.eyes import Eyes
 from ffaa.mids.model import MIDS, MIDSConfig
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel
@@ -55,7 +55,7 @@ def save_card(path: Path, mids: MIDS, **about: Any) -> MidsCard:
 def save(mids: MIDS, path: str | Path) -> None:
     """Write the trainable part and the config as one safetensors file."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in mids.trainable_state().items()}
-    save_file(state, path, metadata={"config": mids.config.model_dump_json()})
+    write_tensors(Path(path), state, {"config": mids.config.model_dump_json()})
 
 
 def load(path: str | Path, text_encoder: nn.Module, image_encoder: nn.Module) -> MIDS:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ffaa.errors import InputError
+from ffaa.files import write
 from ffaa.mids.augment import augment
 from ffaa.mids.encoder import SplitEncoder
 from ffaa.mids.model import MIDS
@@ -119,7 +120,7 @@ class CropImages:
         for start, part in self._computed(jobs, done, batch):
             new[start : start + len(part)] = part
             new.flush()
-            _write(note, json.dumps({"key": key, "done": start + len(part)}))
+            write(note, json.dumps({"key": key, "done": start + len(part)}).encode())
         return np.load(file, mmap_mode="r")
 
     def _computed(
@@ -127,9 +128,3 @@ class CropImages:
     ) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(done, len(jobs), batch):
             yield start, self._below(jobs[start : start + batch]).half().cpu().numpy()
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffaa.errors import InputError, UsageError
+from ffaa.files import write_state
 from ffaa.mids.balance import Balance, class_counts, class_weights, order, pair_labels
 from ffaa.mids.decide import Decision, decide, difficulty
 from ffaa.mids.encoder import Unfreeze
@@ -172,9 +173,7 @@ class _Progress:
 
     def save(self, **state: Any) -> None:
         if self._file is not None:
-            part = self._file.with_suffix(".part")
-            torch.save({"key": self._key, **state}, part)
-            part.replace(self._file)
+            write_state(self._file, {"key": self._key, **state})
 
 
 def _key(args: MidsArgs, mids: MIDS, seed: int, *sets: Sequence[Mined]) -> str:

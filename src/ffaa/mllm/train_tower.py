@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ffaa.data.crops import plain_face, read_photo, train_sample
 from ffaa.data.manifest import Row, held_for_mids
+from ffaa.files import write_state, write_tensors
 from ffaa.mllm.precision import bf16_where_fast
 from ffaa.mllm.tower import ForensicVisionConfig, ForensicVisionModel, Lite, lite_of, load_imagenet, pixel_tensor
 from ffaa.mllm.tower_heads import TYPES, TowerHeads
@@ -194,11 +195,10 @@ def train_tower(
         log.info("resumed at step %d of %d", step, total)
 
     def save() -> None:
-        part = state_file.with_suffix(".part")
-        torch.save({"model": both.state_dict(), "averaged": averaged.state_dict(),
-                    "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-                    "step": step, "history": json.dumps(history)}, part)  # fmt: skip
-        part.replace(state_file)
+        write_state(state_file, {
+            "model": both.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(), "step": step, "history": json.dumps(history),
+        })  # fmt: skip
 
     loader = DataLoader(
         torch.utils.data.Subset(data, range(step * args.batch, total * args.batch)), batch_size=args.batch,
@@ -234,7 +234,7 @@ def train_tower(
             }
             log.info("%s", figures)
             if not history or figures["val_auc"] >= max(h["val_auc"] for h in history):
-                save_file({k: v.contiguous() for k, v in kept.state_dict().items()}, out / "tower.safetensors")
+                write_tensors(out / "tower.safetensors", {k: v.contiguous() for k, v in kept.state_dict().items()})
             history.append(figures)
             save()
         elif step % args.save_every == 0:
@@ -268,7 +268,7 @@ def average_towers(files: Sequence[Path], out: Path) -> None:
         else value
         for name, value in states[0].items()
     }
-    save_file(mean, out)
+    write_tensors(out, mean)
 
 
 def load_tower(path: Path) -> tuple[ForensicVisionModel, TowerHeads]:

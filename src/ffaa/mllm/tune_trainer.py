@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import save_fsdp_optimizer
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -23,6 +23,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ffaa.errors import WeightsError
+from ffaa.files import write_tensors
 from ffaa.mllm.generate import Mllm
 from ffaa.mllm.llava_import import image_features
 from ffaa.mllm.train import MllmArgs, answer_loss, parameter_groups
@@ -147,7 +148,7 @@ class TuneTrainer(Trainer):
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(state, folder / TRAINED)
+            write_tensors(folder / TRAINED, state)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:

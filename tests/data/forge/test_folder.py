@@ -12,7 +12,7 @@ from PIL import Image
 
 from ffaa.data.forge import folder
 from ffaa.data.forge.base import ForgeRecipe
-from ffaa.data.forge.files import append, read, write
+from ffaa.data.forge.files import append, read
 from ffaa.data.forge.folder import COLUMNS, Found, forge_folder
 from ffaa.data.forge.operations import OPERATIONS, recreate
 from ffaa.data.sources.base import TYPES
@@ -229,5 +229,3 @@ def test_a_cut_off_line_is_removed(tmp_path):
         file.write('{"source": "y')
     assert [found.source for found in read(path, Found)] == ["x.png"]
     assert path.read_bytes().endswith(b"\n")
-    write(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.jsonl"]

@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 import cv2
 import numpy as np
 
+from ffaa.files import write
 from ffaa.types import Record
 
 R = TypeVar("R", bound=Record)
@@ -21,14 +22,6 @@ def png(image: np.ndarray) -> bytes:
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
-
-
-def write(path: Path, data: bytes) -> None:
-    """The whole file or none; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def append(lines: TextIO, record: Record) -> None:

@@ -20,13 +20,14 @@ from pydantic import Field, ValidationError
 
 from ffaa.data.faces import detector, split_by_size
 from ffaa.data.forge.base import VERSION, ForgeRecipe, find_points, pixel_hash
-from ffaa.data.forge.files import append, png, read, table, write
+from ffaa.data.forge.files import append, png, read, table
 from ffaa.data.forge.operations import OPERATIONS, forge, operation
 from ffaa.data.images import load_photo, shown
 from ffaa.data.landmarks import pose
 from ffaa.data.processes import ProcessPool
 from ffaa.data.sources.base import TYPES
 from ffaa.errors import InputError, UsageError
+from ffaa.files import write
 from ffaa.types import Box, ForgeryType, Label, Record
 
 log = logging.getLogger(__name__)

@@ -141,9 +141,10 @@ def wait_for_fixture():
 
 @pytest.fixture
 def raw():
-    """Sends bytes over a socket and returns what came back until the other side closes, or `seconds` pass."""
+    """Sends bytes over a socket and returns what came back until the other side closes, `until` came or `seconds` pass
+    without a byte."""
 
-    def send(port, *parts, seconds=5.0):  # a float among the parts is a pause
+    def send(port, *parts, seconds=5.0, until=None):  # a float among the parts is a pause
         with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
             for part in parts:
                 if isinstance(part, float):
@@ -152,7 +153,7 @@ def raw():
                     connection.sendall(part)
             found = b""
             try:
-                while chunk := connection.recv(65536):
+                while (until is None or until not in found) and (chunk := connection.recv(65536)):
                     found += chunk
             except TimeoutError:
                 found += b"<still open>"

@@ -43,10 +43,10 @@ def test_a_page_beside_the_api_may_have_a_policy_of_its_own(start):
 
 def test_a_declared_length_over_the_limit_is_refused_unread(start, raw):
     server = start(max_bytes=2000)
-    answer = raw(server.port, HEAD + b"Content-Length: 99999999\r\n\r\n", seconds=1)
+    answer = raw(server.port, HEAD + b"Content-Length: 99999999\r\n\r\n", until=b"too_large")
     assert status(answer) == 413
     assert b"too_large" in answer
-    answer = raw(server.port, HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n", seconds=1)
+    answer = raw(server.port, HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n", until=b"\r\n")
     assert answer.startswith(b"HTTP/1.1 413")  # and never "100 Continue"
 
 

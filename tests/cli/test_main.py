@@ -100,6 +100,21 @@ def test_errors_are_red_only_in_a_terminal(run, monkeypatch):
     assert "\x1b" not in run("weights", "verify", "unknown").err
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(run, monkeypatch, given, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    monkeypatch.setattr("ffaa.cli.main.app", lambda **words: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    assert run("doctor").code == 0
+    assert seen == [spins]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
 def test_a_closed_pipe_is_quiet():
     process = subprocess.Popen(start("schema"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -53,6 +53,7 @@ _ArgumentError: type[Any] = typer.BadParameter.__mro__[2]
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code. Every error is one line on stderr; FFAA_DEBUG=1 shows where."""
     _tolerate_any_name()
+    _yield_processors()
     try:
         code = app(args=None if args is None else list(args), prog_name="ffaa", standalone_mode=False)
         sys.stdout.flush()
@@ -98,6 +99,15 @@ def _tolerate_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _yield_processors() -> None:
+    """Threads that wait for each other sleep soon, so that on a busy machine they do not wait for one that cannot run.
+
+    By itself GNU OpenMP, which torch computes with on Linux, spins 300,000 rounds first. Read when torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _close_stdout() -> None:

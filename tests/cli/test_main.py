@@ -3,11 +3,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from ffaa.cli.main import main
 
 HEAVY = ("torch", "transformers", "cv2", "numpy", "PIL", "pydantic", "rich")
+
+
+def _raise(error):
+    raise error
 
 
 def start(*args, **options):
@@ -69,15 +75,33 @@ def test_unexpected_errors_are_one_line(run, photo, monkeypatch):
     ],
 )
 def test_what_the_file_system_refuses_is_no_bug(run, monkeypatch, error, line):
-    def refuse():
-        raise error
-
-    monkeypatch.setattr("ffaa.cli.main.app", lambda **words: refuse())
+    monkeypatch.setattr("ffaa.cli.main.app", lambda **words: _raise(error))
     result = run("schema")
     assert result.code == 1
     assert result.err.startswith(f"ffaa: {line}")
     assert ("a bug" in result.err) == line.startswith("unexpected")
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: np.empty(1 << 55),
+        lambda: torch.empty(1 << 55),
+        lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")),
+        lambda: _raise(MemoryError()),
+        lambda: _raise(OSError(errno.ENOMEM, "Cannot allocate memory")),
+    ],
+    ids=["numpy", "torch", "cuda", "python", "system"],
+)
+def test_too_little_memory_is_no_bug(run, monkeypatch, work):
+    monkeypatch.setattr("ffaa.cli.main.app", lambda **words: work())
+    result = run("schema")
+    assert result.code == 1
+    (line,) = result.err.splitlines()
+    assert line.startswith("ffaa: out of memory (")
+    assert "a smaller batch" in line
+    assert "a bug" not in line
 
 
 def test_interrupt(run, photo):

@@ -77,6 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in _REFUSED:
             file = "" if error.filename is None else f"{error.filename}: "
             return _fail(f"{file}{os.strerror(error.errno).lower()}; {_REFUSED[error.errno]}", 1, error)
+        if _is_out_of_memory(error):
+            more = "make room, or ask for less at once: a smaller batch or model, fewer workers"
+            return _fail(f"out of memory ({str(error).strip() or 'no more is said'}); {more}", 1, error)
         text = f"unexpected {type(error).__name__}: {error}"
         return _fail(f"{text} - a bug; run again with FFAA_DEBUG=1 to see where", 1, error)
 
@@ -88,6 +91,16 @@ def _fail(message: str, code: int, error: BaseException | None = None) -> int:
         traceback.print_exception(error)
     typer.secho(f"ffaa: {' '.join(message.split())}", fg="red", err=True, color=_color())
     return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python and NumPy, of the system, of torch on a GPU, or of torch on the processor, which has no class of its own for it."""
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
 
 
 def _color() -> bool | None:

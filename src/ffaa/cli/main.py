@@ -94,7 +94,7 @@ def _fail(message: str, code: int, error: BaseException | None = None) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Of Python and NumPy, of the system, of torch on a GPU, or of torch on the processor, which has no class of its own for it."""
+    """Of Python, NumPy or the system, of torch on a GPU, or on the processor, where torch has no class for it."""
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -17,21 +17,17 @@ WRITERS = {
 }
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def limited():
-    """A block in which no file grows beyond LIMIT, as on a full disk."""
-    resource = pytest.importorskip("resource")
+    """No file grows beyond LIMIT, as on a full disk."""
+    import resource
 
-    @contextlib.contextmanager
-    def block():
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return block
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -49,7 +45,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
 @pytest.mark.parametrize("kind", WRITERS)
-def test_what_cannot_be_written_whole_leaves_what_was_there(kind, tmp_path, limited):
+def test_what_cannot_be_written_whole_leaves_what_was_there(kind, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")
     with limited(), pytest.raises(OSError, match="file") as raised:

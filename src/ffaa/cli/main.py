@@ -74,14 +74,8 @@ def main(args: Sequence[str] | None = None) -> int:
         _close_stdout()
         return ended.code if isinstance(ended.code, int) else 1
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _REFUSED:
-            file = "" if error.filename is None else f"{error.filename}: "
-            return _fail(f"{file}{os.strerror(error.errno).lower()}; {_REFUSED[error.errno]}", 1, error)
-        if _is_out_of_memory(error):
-            more = "make room, or ask for less at once: a smaller batch or model, fewer workers"
-            return _fail(f"out of memory ({str(error).strip() or 'no more is said'}); {more}", 1, error)
-        text = f"unexpected {type(error).__name__}: {error}"
-        return _fail(f"{text} - a bug; run again with FFAA_DEBUG=1 to see where", 1, error)
+        bug = f"unexpected {type(error).__name__}: {error} - a bug; run again with FFAA_DEBUG=1 to see where"
+        return _fail(_from_outside(error) or bug, 1, error)
 
 
 def _fail(message: str, code: int, error: BaseException | None = None) -> int:
@@ -91,6 +85,17 @@ def _fail(message: str, code: int, error: BaseException | None = None) -> int:
         traceback.print_exception(error)
     typer.secho(f"ffaa: {' '.join(message.split())}", fg="red", err=True, color=_color())
     return code
+
+
+def _from_outside(error: Exception) -> str | None:
+    """What to say of an error that the machine is the cause of, with the way out; None of another."""
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        file = "" if error.filename is None else f"{error.filename}: "
+        return f"{file}{os.strerror(error.errno).lower()}; {_REFUSED[error.errno]}"
+    if _is_out_of_memory(error):
+        more = "make room, or ask for less at once: a smaller batch or model, fewer workers"
+        return f"out of memory ({str(error).strip() or 'no more is said'}); {more}"
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -146,9 +146,7 @@ class TuneTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         state = self.trained_state()
         if self.args.should_save:
-            folder = Path(output_dir or str(self.args.output_dir))
-            folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(folder / TRAINED, state)
+            write_tensors(Path(output_dir or str(self.args.output_dir)) / TRAINED, state)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:

@@ -17,6 +17,7 @@ from ffaa.mllm.answer import format_answer, parse_answer
 from ffaa.types import Analysis, Answer, Failure, ForgeryType, Label, Role, Support, Verdict
 from ffaa.vqa.sentences import read_items, says, wordings
 from ffaa.weights import DetailCorrection, open_folder
+from ffaa.wording import WEAK
 
 BLANK = np.full((200, 260, 3), 128, np.uint8)
 
@@ -346,7 +347,7 @@ def test_a_face_without_fine_detail_is_told(tiny_assistant, hopper, monkeypatch,
 
 def test_cautions(tiny_assistant, one, hopper, monkeypatch):
     (v,) = one
-    assert any("low match score" in c for c in v.cautions) == (v.match_score < 0.7)
+    assert any("low match score" in c for c in v.cautions) == (v.match_score < WEAK)
     assert any("hard case" in c for c in v.cautions) == (v.difficulty == "hard")
     assert not any("px wide" in c for c in v.cautions)
     monkeypatch.setattr(module, "SMALL_FACE", 300)

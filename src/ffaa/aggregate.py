@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ffaa.assistant import LOW_SCORE, SMALL_FACE
+from ffaa.assistant import SMALL_FACE
 from ffaa.types import Difficulty, ForgeryType, Label
 from ffaa.types_clip import FrameScore, PersonVerdict, TellingFrame
+from ffaa.wording import WEAK
 
 FEW = 4  # below that many frames nothing can be said on whether they agree
 MOST = 0.75  # share of the frames that must be easy, and have the person's label, for an easy case
@@ -52,7 +53,7 @@ def person_verdict(
         cautions.append(f"the frames disagree: {fake} of {count} say fake, {count - fake} say real")
     if hard:
         cautions.append(f"hard case in {hard} of {_frames(count)}: the three answers do not agree")
-    if match < LOW_SCORE:
+    if match < WEAK:
         cautions.append(f"the score is near the middle ({mean:.2f}): the decision is uncertain")
     if small := sum(frame.box.width < SMALL_FACE for frame in frames):
         cautions.append(

@@ -40,9 +40,9 @@ from ffaa.types import (
 )
 from ffaa.vqa.judge import judge_text
 from ffaa.vqa.sentences import read_items, read_words
+from ffaa.wording import WEAK
 
 FACES_AT_ONCE = 8
-LOW_SCORE = 0.7
 SMALL_FACE = 80
 
 
@@ -324,7 +324,7 @@ def _cautions(
     found = []
     if judged.difficulty is Difficulty.HARD:
         found.append("hard case: the three answers do not agree")
-    if decision.match_score < LOW_SCORE:
+    if decision.match_score < WEAK:
         found.append(f"low match score ({decision.match_score:.2f}): the decision is uncertain")
     if face.box.width < SMALL_FACE:
         found.append(f"the face is only {face.box.width} px wide; traces of forgery may be lost at this size")

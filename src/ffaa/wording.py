@@ -48,8 +48,13 @@ RELATIONSHIPS = {"parentOf": "the earlier version", "componentOf": "a part", "in
 
 
 def is_uncertain(verdict: Verdict) -> bool:
-    """A hard case, a chosen answer that matches the image badly, or a face without fine detail."""
-    return verdict.difficulty is Difficulty.HARD or verdict.match_score < WEAK or verdict.lacks_detail
+    """Whether a verdict is no finding."""
+    return not is_finding(verdict.difficulty, verdict.match_score, verdict.lacks_detail)
+
+
+def is_finding(difficulty: Difficulty, match_score: float, lacks_detail: bool) -> bool:
+    """No hard case, no chosen answer that matches the image badly, no face without fine detail."""
+    return difficulty is Difficulty.EASY and match_score >= WEAK and not lacks_detail
 
 
 def headline(verdict: Verdict) -> str:

@@ -37,13 +37,13 @@ def dark():
     return Baseline(Trained(-1), "dark")
 
 
-def _outcome(i, split, name, label, says, easy, results, video=""):
+def _outcome(i, split, name, label, says, easy, results, video="", finding=None):
     kind = ForgeryType.REAL if label is Label.REAL else ForgeryType.ENTIRE_FACE_SYNTHESIS
     return Outcome(
         path=f"{i}.jpg", sha256=f"{i:064d}", split=split, test_set=name, label=label, forgery_type=kind, video=video,
         whole_image=i == 0, says=says, seconds=0.25, results=results,
         said_type=ForgeryType.ENTIRE_FACE_SYNTHESIS if says and i % 3 else None,
-        difficulty=None if easy is None else Difficulty.EASY if easy else Difficulty.HARD,
+        difficulty=None if easy is None else Difficulty.EASY if easy else Difficulty.HARD, finding=finding,
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _synthetic(recipe):
         results = [anchor, anchor, other]
         said = [Says(label=_label(s), score=s) for s in score]
         says = {"nano": said[0], "nano/anchor": said[1], "nano/majority": Says(label=anchor, score=score[1])}
-        nano.append(_outcome(i, split, name, label, says, anchor is other, results))
+        nano.append(_outcome(i, split, name, label, says, anchor is other, results, finding=anchor is other))
         low = float(np.clip(0.45 + 0.1 * (i % 2) + noise[2], 0, 1))
         weak.append(_outcome(i, split, name, label, {"weak": Says(label=_label(low), score=low)}, None, []))
     about = {"files": {"w": "00"}, "image_size": 224, "parameters": 5_000_000, "device": "cpu"}

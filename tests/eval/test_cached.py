@@ -25,6 +25,7 @@ from ffaa.pack import pack
 from ffaa.stages import Stages
 from ffaa.types import ForgeryType, Label
 from ffaa.vqa.conversation import read_jsonl
+from ffaa.wording import is_uncertain
 
 REAL, FAKE = Label.REAL, Label.FAKE
 BENCH = BenchRecipe(name="tiny", per_class=1, in_domain_per_class=1)
@@ -71,6 +72,7 @@ def test_it_decides_as_the_assistant(whole, tiny_assistant, tiny_manifest, use_t
         assert (judged.says["ffaa"].label, judged.said_type) == (verdict.label, verdict.forgery_type)
         assert judged.says["ffaa"].score == pytest.approx(verdict.forgery_score, abs=1e-4)
         assert judged.results == [a.result for a in verdict.answers]
+        assert judged.finding == (not is_uncertain(verdict))
 
 
 def test_what_is_kept_is_of_the_crop_that_analyze_makes(whole, tiny_run, use_tiny_parts):
@@ -204,21 +206,21 @@ def test_a_benchmark_without_photos(run):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def judgement(i, split, test_set, label, results, said, score, anchor_score, tower):
+def judgement(i, split, test_set, label, results, said, score, anchor_score, tower, finding=False):
     kind = ForgeryType.REAL if label is REAL else ForgeryType.ENTIRE_FACE_SYNTHESIS
     row = Row(path=f"{i}.jpg", sha256=f"{i}", label=label, forgery_type=kind, split=split, bench=test_set)
     anchor = Says(label=results[0], score=anchor_score)
     says = {"ffaa": Says(label=said, score=score), "anchor only": anchor, "tower": scored(tower),
             "majority": majority_says(results)}  # fmt: skip
-    told = Judgement(says=says, seconds=0, results=results, said_type=None if i == 3 else kind)
+    told = Judgement(says=says, seconds=0, results=results, said_type=None if i == 3 else kind, finding=finding)
     return outcome_of(row, told, row.sha256, False)
 
 
 FOUND = [
     judgement(0, "test", "own", REAL, [REAL, REAL, REAL], REAL, 0.2, 0.1, 0.1),
     judgement(1, "test", "own", FAKE, [REAL, REAL, FAKE], FAKE, 0.9, 0.3, 0.4),
-    judgement(2, "bench", "A", REAL, [REAL, FAKE, FAKE], FAKE, 0.6, 0.4, 0.2),
-    judgement(3, "bench", "A", FAKE, [FAKE, FAKE, FAKE], FAKE, 0.8, 0.9, 0.7),
+    judgement(2, "bench", "A", REAL, [REAL, FAKE, FAKE], FAKE, 0.6, 0.4, 0.2, True),
+    judgement(3, "bench", "A", FAKE, [FAKE, FAKE, FAKE], FAKE, 0.8, 0.9, 0.7, True),
     judgement(4, "bench", "B", REAL, [FAKE, FAKE, REAL], REAL, 0.3, 0.8, 0.6),
     judgement(5, "bench", "B", FAKE, [None, FAKE, REAL], FAKE, 0.7, 0.5, 0.9),
 ]
@@ -233,6 +235,8 @@ def test_figures_by_hand():
     assert pool.rows["anchor only"].auc == 0.75  # 0.9 above both real scores, the unread one's 0.5 above one of two
     assert (pool.easy, pool.easy_acc, pool.unparsed) == (1, 1.0, 1)
     assert (pool.type_acc, pool.type_acc_of_fakes) == (0.75, 0.5)
+    said = pool.findings
+    assert (said.count, said.share.value, said.acc.value, said.accused, said.missed) == (2, 0.5, 0.5, 0.5, 0)
     hard = pool.hard
     assert (hard.count, hard.mids.value, hard.anchor.value, hard.majority.value) == (3, 2 / 3, 1 / 3, 0)
     assert hard.over_anchor.difference == pytest.approx(1 / 3)

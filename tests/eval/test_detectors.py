@@ -35,20 +35,21 @@ def answer(label, probability=0.8):
 class Assistant:
     """Says what it is told to; remembers the faces."""
 
-    def __init__(self, results, chosen, name="made"):
+    def __init__(self, results, chosen, name="made", match=0.7, hardness=Difficulty.HARD, lacking=False):
         self.results, self.chosen, self.faces = results, chosen, []
+        self.match, self.hardness = match, hardness
         none, weight = SimpleNamespace(parameters=lambda: []), SimpleNamespace(numel=lambda: 7)
         self.engine = SimpleNamespace(
             name=name, hashes={"f": "0"}, image_size=32, device="cpu", heads=None, own_heads=[], mids=none,
+            lacks_detail=lambda image: lacking,
             mllm=SimpleNamespace(model=SimpleNamespace(parameters=lambda: [weight, weight])),
         )  # fmt: skip
 
     def judge(self, faces):
         self.faces += faces
-        decision = None if self.chosen is None else Decision(self.chosen, self.results[self.chosen], [], 0.7, 0.7)
-        judged = SimpleNamespace(
-            answers=[answer(r) for r in self.results], decision=decision, difficulty=Difficulty.HARD
-        )
+        said = None if self.chosen is None else self.results[self.chosen]
+        decision = None if said is None else Decision(self.chosen, said, [], self.match, self.match)
+        judged = SimpleNamespace(answers=[answer(r) for r in self.results], decision=decision, difficulty=self.hardness)
         return [judged] * len(faces)
 
 
@@ -74,8 +75,24 @@ def test_rows_of_the_assistant():
     assert [f.crop.size for f in one._assistant.faces] == [32, 32]
 
 
+@pytest.mark.parametrize(
+    ("about", "finding"),
+    [
+        ({"match": 0.95}, True),
+        ({"match": 0.6}, False),
+        ({"match": 0.95, "lacking": True}, False),
+        ({"match": 0.95, "hardness": Difficulty.HARD}, False),
+    ],
+)
+def test_a_finding_is_what_is_not_worded_as_uncertain(about, finding):
+    one = Ffaa(Assistant([FAKE, FAKE, FAKE], 0, **{"hardness": Difficulty.EASY} | about))
+    assert [found.finding for found in one.judge([face(), face()])] == [finding, finding]
+
+
 def test_what_cannot_be_read_is_nobodys_determination():
-    says = make([None, None, None], None).judge([face()])[0].says
+    unread = make([None, None, None], None).judge([face()])[0]
+    says = unread.says
+    assert unread.finding is False
     assert {(s.label, s.score) for s in says.values()} == {(None, 0.5)}
     found = make([None, FAKE, REAL], 1).judge([face()])[0]
     assert found.says["made/majority"].label is None  # level votes: what the anchor says, which was not read

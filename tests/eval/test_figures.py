@@ -14,7 +14,7 @@ NONE = {"m": None, "m/anchor": None, "m/majority": None}
 
 @pytest.fixture(scope="module")
 def by_hand(make_outcome):
-    """(split, set, label, MIDS, its score, anchor, easy, unread answers)."""
+    """(split, set, label, MIDS, its score, anchor, easy, unread answers); photos 2 and 3 alone are findings."""
     table = [
         ("test", "own", REAL, REAL, 0.2, REAL, True, 0),
         ("test", "own", FAKE, FAKE, 0.9, REAL, False, 0),
@@ -30,7 +30,7 @@ def by_hand(make_outcome):
         says = {"m": Says(label=said, score=score), "m/anchor": Says(label=anchor, score=0.5),
                 "m/majority": Says(label=FAKE, score=2 / 3)}  # fmt: skip
         results = [None if unread else anchor, FAKE, FAKE]
-        outcomes.append(make_outcome(i, split, name, label, says, easy, results))
+        outcomes.append(make_outcome(i, split, name, label, says, easy, results, finding=i in (2, 3)))
         kind = {REAL: ForgeryType.REAL, FAKE: ForgeryType.ENTIRE_FACE_SYNTHESIS}[said] if i != 3 else None
         outcomes[-1] = outcomes[-1].model_copy(update={"said_type": kind})
     return outcomes
@@ -70,6 +70,21 @@ def test_easy_and_hard_by_hand(found):
     assert found.sets["A"].answers["m"].hard.count == 1
     none = found.sets["B"].answers["m"].easy
     assert (none.count, none.mids.value, none.gain_over_anchor.value) == (0, None, None)
+
+
+def test_findings_by_hand(found):
+    """Photo 2, a real one, was called fake; photo 3 is right."""
+    of = found.pools["ALL"].answers["m"].findings
+    assert (of.count, of.share.value, of.acc.value, of.accused, of.missed) == (2, 0.5, 0.5, 0.5, 0)
+    none = found.sets["B"].answers["m"].findings
+    assert (none.count, none.acc.value, none.accused, none.missed) == (0, None, 0, 0)
+
+
+def test_of_records_that_do_not_say_so_no_findings_are_counted(by_hand):
+    old = [by_hand[0].model_copy(update={"finding": None}), *by_hand[1:]]
+    found = summarise(photos(RECIPE, {"m": old}), NONE, 20)
+    assert found.pools["ALL"].answers["m"].findings is None
+    assert found.pools["ALL"].answers["m"].easy.count == 1
 
 
 def test_forgery_types_by_hand(found):

@@ -9,12 +9,14 @@ from ffaa.eval.tables import COLUMNS, as_csv, as_html, as_markdown, tables, too_
 
 def test_every_table_and_its_size(result):
     found = {table.title: table for table in tables(result)}
-    assert list(found) == ["Sets", "Pools", "ACC by threshold", "Easy and Hard", "Forgery types", "Detectors"]
+    assert list(found) == ["Sets", "Pools", "ACC by threshold", "Easy and Hard", "Findings", "Forgery types",
+                           "Detectors"]  # fmt: skip
     for table in found.values():
         assert {len(row) for row in table.rows} == {len(table.header)}
     assert [row[0] for row in found["Sets"].rows] == ["nano", "nano/anchor", "nano/majority", "weak"]
     assert len(found["Pools"].rows) == 2 * 4
     assert len(found["Easy and Hard"].rows) == 5 * 2
+    assert len(found["Findings"].rows) == 5
 
 
 def test_cells_are_the_figures(result):
@@ -31,6 +33,9 @@ def test_cells_are_the_figures(result):
     hard = found["Easy and Hard"].rows[-1]
     assert hard[:3] == ["ALL", "nano", "hard"]
     assert hard[3] == str(result.pools["ALL"].answers["nano"].hard.count)
+    of = result.pools["ALL"].answers["nano"].findings
+    line = found["Findings"].rows[-1]
+    assert (line[:3], line[5:]) == (["ALL", "nano", str(of.count)], [f"{of.accused:.3f}", f"{of.missed:.3f}"])
     assert found["Detectors"].rows[0][1:] == ["ffaa", "5.0 M", "224", "cpu", "4.00"]
 
 
@@ -46,9 +51,9 @@ def test_csv_has_a_line_per_set_and_row(result):
 def test_markdown_and_html(result):
     text = as_markdown(result)
     assert "| nano/anchor |" in text
-    assert len(re.findall(r"^## ", text, re.MULTILINE)) == 6
+    assert len(re.findall(r"^## ", text, re.MULTILINE)) == 7
     page = as_html(tables(result))
-    assert page.count("<table>") == 6
+    assert page.count("<table>") == 7
     assert "<script" not in page
 
 

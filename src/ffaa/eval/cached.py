@@ -38,6 +38,7 @@ from ffaa.stages import DETAIL, Stages
 from ffaa.types import Answer, Role, UnparsedAnswer
 from ffaa.vqa.conversation import read_jsonl, write_jsonl
 from ffaa.vqa.export import VARIANTS
+from ffaa.wording import is_finding
 
 FEATURES = "evaluate"
 ANSWERS, JUDGEMENTS, RESULT = "evaluate-answers.jsonl", "evaluation.jsonl", "evaluation.json"
@@ -168,16 +169,17 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
             "anchor only": stated(anchor if isinstance(anchor, Answer) else None),
             "tower": scored(seen.tower_score),
         }
-        chosen = anchor
+        chosen, finding = anchor, None
         if engine is not None:
             image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
             layers = _layers(engine, array[i], image)
-            own, chosen = _decided(engine, answers, layers, image)
+            own, chosen, finding = _decided(engine, answers, layers, image)
             every = engine.towers_score(layers)
             says = {"ffaa": own, **says, "majority": majority_says(m.results)}
             says |= {} if every is None else {"towers": scored(every)}
         judgement = Judgement(
             says=says, seconds=0.0, results=m.results, difficulty=difficulty(m.results) if engine else None,
+            finding=finding,
             said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
         )  # fmt: skip
         out.append(outcome_of(row, judgement, row.sha256, row.box is None))
@@ -197,13 +199,14 @@ def _decided(
     answers: Sequence[Answer | UnparsedAnswer],
     layers: tuple[torch.Tensor, torch.Tensor],
     image: np.ndarray,
-) -> tuple[Says, Answer | UnparsedAnswer]:
-    """(what MIDS says, chosen answer) by Eq. 1; no label where no answer could be read."""
+) -> tuple[Says, Answer | UnparsedAnswer, bool]:
+    """(what MIDS says, chosen answer, whether that is a finding) by Eq. 1; no label where no answer could be read."""
     results = [a.result if isinstance(a, Answer) else None for a in answers]
     if not any(results):
-        return Says(label=None, score=UNSURE), answers[0]
+        return Says(label=None, score=UNSURE), answers[0], False
     decision = decide(engine.probabilities(answers, layers, image), results)
-    return Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index]
+    finding = is_finding(difficulty(results), decision.match_score, engine.lacks_detail(image))
+    return Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index], finding
 
 
 def _hashes(folder: Path, *names: str) -> dict[str, str]:

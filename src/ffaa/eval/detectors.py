@@ -22,6 +22,7 @@ from ffaa.mllm.tower import pixel_tensor
 from ffaa.settings import load_yaml
 from ffaa.types import Answer, Difficulty, Face, ForgeryType, JudgedSentence, Label, Record, UnparsedAnswer
 from ffaa.weights import MODEL_FILE, model_names, sha256
+from ffaa.wording import is_finding
 
 UNSURE = 0.5  # the score of a face of which nothing could be read, and the usual threshold
 ASKED = ("openai:", "hf:")
@@ -39,7 +40,8 @@ class Says(Record):
 
 class Judgement(Record):
     """Of one face. says: row of the table -> what it says. Only with answers: the forgery type that the chosen one
-    names, difficulty, results of (anchor, positive, negative), None where one could not be read.
+    names, difficulty, results of (anchor, positive, negative), None where one could not be read. finding: whether ffaa
+    says it as a finding, not as uncertain.
 
     seconds: of the model, for one face of its batch, 0 where it was not measured. words: row -> its answer as it was
     written.
@@ -49,6 +51,7 @@ class Judgement(Record):
     seconds: float
     said_type: ForgeryType | None = None
     difficulty: Difficulty | None = None
+    finding: bool | None = None
     results: list[Label | None] = Field(default_factory=list)
     words: dict[str, str] = Field(default_factory=dict)
 
@@ -116,7 +119,7 @@ class Ffaa:
 
     def judge(self, faces: Sequence[Face]) -> list[Judgement]:
         """What the assistant says of faces; each is resized to its image size."""
-        faces = [_resized(face, self._size) for face in faces]
+        faces, engine = [_resized(face, self._size) for face in faces], self._assistant.engine
         started = time.perf_counter()
         found = self._assistant.judge(faces)
         seconds = (time.perf_counter() - started) / len(faces)
@@ -138,6 +141,8 @@ class Ffaa:
                     seconds=seconds,
                     said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
                     difficulty=judged.difficulty,
+                    finding=decision is not None
+                    and is_finding(judged.difficulty, decision.match_score, engine.lacks_detail(face.image)),
                     results=results,
                     words={} if chosen is None else {self.name: chosen.raw},
                 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from ffaa.eval import bootstrap
 from ffaa.eval.benchmark import BenchRecipe
+from ffaa.eval.findings import Findings, findings
 from ffaa.eval.metrics import SetMetrics, sacc, set_metrics
 from ffaa.eval.run import Outcome
 from ffaa.mids.decide import difficulty
@@ -32,13 +33,14 @@ class Hard(Record):
 class Figures(Record):
     """Of a set or a pool. rows: 'anchor only', 'tower' (its linear head), with MIDS 'ffaa' and 'majority', and 'towers'
     (the heads of both) where it has a second one. An answer that cannot be read is wrong. easy, easy_acc, hard: None
-    without MIDS or without such photos.
+    without MIDS or without such photos. findings: None without MIDS, and in files of an older ffaa.
     type_acc: forgery type, of all photos and of the forged ones alone. unparsed: answers."""
 
     rows: dict[str, SetMetrics]
     easy: int
     easy_acc: float | None
     hard: Hard | None
+    findings: Findings | None = None
     type_acc: float
     type_acc_of_fakes: float | None
     unparsed: int
@@ -82,6 +84,7 @@ def figures(found: Sequence[Outcome], judged: Judged, seed: int) -> Figures:
         easy=len(easy) if with_mids else 0,
         easy_acc=float(np.mean([right(j, own) for j in easy])) if easy and with_mids else None,
         hard=_hard(hard, seed) if hard and with_mids else None,
+        findings=_findings(found, seed) if with_mids else None,
         type_acc=float(np.mean([j.said_type is j.forgery_type for j in found])),
         type_acc_of_fakes=float(np.mean([j.said_type is j.forgery_type for j in fakes])) if fakes else None,
         unparsed=sum(j.results.count(None) for j in found),
@@ -122,6 +125,12 @@ def _hard(found: Sequence[Outcome], seed: int) -> Hard:
     return Hard(count=len(found), **{name: bootstrap.estimate(acc[name], draws[name]) for name in hits}, **over)
 
 
+def _findings(found: Sequence[Outcome], seed: int) -> Findings:
+    said = np.array([bool(j.finding) for j in found])
+    hits = np.array([right(j, "ffaa") for j in found])
+    return findings(said, hits, np.array([j.label is Label.FAKE for j in found]), resampled(found, seed))
+
+
 def summarise(found: Sequence[Outcome], bench: BenchRecipe, judged: Judged) -> dict[str, Any]:
     """sets, pools and sacc of an `Evaluation`. In-domain sets are named 'in domain/NAME'."""
     sets: dict[str, list[Outcome]] = {}
@@ -144,13 +153,20 @@ def table(found: Evaluation) -> str:
     """GitHub tables: every set and pool; with MIDS the Hard photos too."""
     named = {**found.sets, **found.pools}
     rows = list(next(iter(named.values())).rows)
-    head = ["set", "real / fake", *(f"{row}: ACC, AUC" for row in rows), "type ACC", "easy: n, ACC"]
+    head = ["set", "real / fake", *(f"{row}: ACC, AUC" for row in rows), "type ACC", "easy: n, ACC", "findings: n, ACC"]
     body = []
     for name, of in named.items():
         first = of.rows[rows[0]]
         shown = [f"{show(of.rows[row].acc)}, {show(of.rows[row].auc)}" for row in rows]
         body.append(
-            [name, f"{first.real} / {first.fake}", *shown, show(of.type_acc), f"{of.easy}, {show(of.easy_acc)}"]
+            [
+                name,
+                f"{first.real} / {first.fake}",
+                *shown,
+                show(of.type_acc),
+                f"{of.easy}, {show(of.easy_acc)}",
+                f"{of.findings.count}, {show(of.findings.acc.value)}" if of.findings else "-",
+            ]
         )
     parts = [grid(head, body)]
     hard = [(name, of.hard) for name, of in named.items() if of.hard]

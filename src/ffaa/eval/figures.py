@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from ffaa.eval.benchmark import ALL, VALIDATION, BenchRecipe, sample_hash
 from ffaa.eval.bootstrap import RESAMPLES, Estimate, Weights, aucs, estimate, means, weights
 from ffaa.eval.detectors import UNSURE, Detector
+from ffaa.eval.findings import findings
 from ffaa.eval.metrics import best_threshold, sacc, set_metrics
 from ffaa.eval.result import (
     FORMAT,
@@ -59,6 +60,7 @@ def photos(recipe: BenchRecipe, outcomes: Mapping[str, Sequence[Outcome]]) -> Ph
         answers={
             name: Answers(
                 easy=[o.difficulty is Difficulty.EASY for o in found],
+                finding=None if any(o.finding is None for o in found) else [bool(o.finding) for o in found],
                 said_type=[o.said_type.value if o.said_type else None for o in found],
                 unread=[o.results.count(None) for o in found],
             )
@@ -220,6 +222,9 @@ def _answers(found: Photos, name: str, inside: Bools, drawn: Weights) -> AnswerF
     return AnswerFigures(
         easy=_level(easy, true, drawn),
         hard=_level(~easy, true, drawn),
+        findings=None if given.finding is None else findings(
+            np.array(given.finding)[inside], true["mids"], np.array(found.fake)[inside], drawn
+        ),
         type_acc=float(hit.mean()),
         type_acc_of_fakes=share(fakes),
         type_acc_of_caught=share(fakes & true["mids"]),

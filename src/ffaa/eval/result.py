@@ -14,6 +14,7 @@ from ffaa.errors import InputError
 from ffaa.eval.benchmark import BenchRecipe
 from ffaa.eval.bootstrap import Estimate
 from ffaa.eval.detectors import About, Judgement
+from ffaa.eval.findings import Findings
 from ffaa.eval.metrics import SetMetrics
 from ffaa.types import Record
 
@@ -32,10 +33,11 @@ class Says(Record):
 
 
 class Answers(Record):
-    """Of a detector that answers, per photo: easy; the type that the chosen answer names; how many answers could not be
-    read."""
+    """Of a detector that answers, per photo: easy; whether it is said as a finding, None in files of an older ffaa; the
+    type that the chosen answer names; how many answers could not be read."""
 
     easy: list[bool]
+    finding: list[bool] | None = None
     said_type: list[str | None]
     unread: list[int]
 
@@ -94,6 +96,7 @@ class AnswerFigures(Record):
 
     easy: Level
     hard: Level
+    findings: Findings | None = None
     type_acc: float
     type_acc_of_fakes: float | None
     type_acc_of_caught: float | None

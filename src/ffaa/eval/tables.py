@@ -116,6 +116,26 @@ def levels(found: Result) -> Table:
     return Table("Easy and Hard", head, rows, notes)
 
 
+def findings(found: Result) -> Table:
+    """What is said as a finding, and how often that is wrong."""
+    rows = [
+        [
+            name,
+            detector,
+            str(of.count),
+            number(of.share.value),
+            _estimate(of.acc),
+            *map(number, (of.accused, of.missed)),
+        ]
+        for name, group in found.groups.items()
+        for detector, answers in group.answers.items()
+        if (of := answers.findings) is not None
+    ]
+    head = ["set", "detector", "findings", "share", "ACC", "of real photos, called fake", "of fakes, called real"]
+    notes = ["Every other verdict is worded as uncertain."]
+    return Table("Findings", head, rows, notes)
+
+
 def types(found: Result) -> Table:
     """Forgery-type ACC and what was confused with what, per pool."""
     rows = []
@@ -164,7 +184,7 @@ def detectors(found: Result) -> Table:
 
 def tables(found: Result) -> list[Table]:
     """All tables that have a line."""
-    every = (overview, pools, refusals, thresholds, levels, types, videos, detectors)
+    every = (overview, pools, refusals, thresholds, levels, findings, types, videos, detectors)
     return [table for table in (make(found) for make in every) if table.rows]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ffaa.types import Credentials, EvidenceItem, EvidenceRecord, JudgedSentence
     from ffaa.types_clip import ClipVerdict, PersonVerdict
 
-WEAK = 0.7  # below this match score an answer is not said as a finding
+WEAK = 0.8  # below this match score an answer is not said as a finding (docs/bench.md says why)
 LACKING = 0.25  # share of a person's frames; where more of them lack fine detail, the verdict is not said as a finding
 STRONG = 0.9
 UNUSUAL = 5  # measured items that are listed
@@ -134,7 +134,7 @@ def mark(sentence: JudgedSentence) -> str:
 
 
 def person_is_uncertain(person: PersonVerdict) -> bool:
-    """A hard case, a mean score near the middle, or a face that lacks fine detail in too many frames."""
+    """A hard case, a mean score not far from the middle, or a face that lacks fine detail in too many frames."""
     return person.difficulty is Difficulty.HARD or person.match_score < WEAK or person.share_lacking > LACKING
 
 
@@ -156,7 +156,7 @@ def person_explain(person: PersonVerdict) -> str:
     if person_is_uncertain(person):
         hard, weak = person.difficulty is Difficulty.HARD, person.match_score < WEAK
         why = ["its frames are too few, hard cases, or do not agree"] * hard + [
-            "the mean score is near the middle"
+            "the mean score is not far from the middle"
         ] * weak
         why += ["the face lacks fine detail in too many frames"] * (person.share_lacking > LACKING)
         return f"Undecided: {' and '.join(why)}. Which way it leans is no ground to act on."

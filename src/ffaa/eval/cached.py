@@ -26,7 +26,7 @@ from ffaa.eval.benchmark import BenchRecipe, sample
 from ffaa.eval.detectors import UNSURE, Judgement, Says, majority_says, scored, stated
 from ffaa.eval.evaluation import Evaluation, Judged, summarise
 from ffaa.eval.run import Outcome, outcome_of
-from ffaa.mids.decide import decide, difficulty
+from ffaa.mids.decide import Decision, decide, difficulty
 from ffaa.mllm import features
 from ffaa.mllm.answer import parse_answer
 from ffaa.mllm.generate import QUESTIONS, Mllm, assign_roles
@@ -169,17 +169,20 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
             "anchor only": stated(anchor if isinstance(anchor, Answer) else None),
             "tower": scored(seen.tower_score),
         }
-        chosen, finding = anchor, None
+        chosen, level, finding = anchor, None, None
         if engine is not None:
             image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
             layers = _layers(engine, array[i], image)
-            own, chosen, finding = _decided(engine, answers, layers, image)
+            decision, level = _decided(engine, answers, layers, image), difficulty(m.results)
+            own = Says(label=None, score=UNSURE)
+            finding = decision is not None and is_finding(level, decision.match_score, engine.lacks_detail(image))
+            if decision is not None:
+                own, chosen = Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index]
             every = engine.towers_score(layers)
             says = {"ffaa": own, **says, "majority": majority_says(m.results)}
             says |= {} if every is None else {"towers": scored(every)}
         judgement = Judgement(
-            says=says, seconds=0.0, results=m.results, difficulty=difficulty(m.results) if engine else None,
-            finding=finding,
+            says=says, seconds=0.0, results=m.results, difficulty=level, finding=finding,
             said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
         )  # fmt: skip
         out.append(outcome_of(row, judgement, row.sha256, row.box is None))
@@ -199,14 +202,10 @@ def _decided(
     answers: Sequence[Answer | UnparsedAnswer],
     layers: tuple[torch.Tensor, torch.Tensor],
     image: np.ndarray,
-) -> tuple[Says, Answer | UnparsedAnswer, bool]:
-    """(what MIDS says, chosen answer, whether that is a finding) by Eq. 1; no label where no answer could be read."""
+) -> Decision | None:
+    """What MIDS decides by Eq. 1; None where no answer could be read."""
     results = [a.result if isinstance(a, Answer) else None for a in answers]
-    if not any(results):
-        return Says(label=None, score=UNSURE), answers[0], False
-    decision = decide(engine.probabilities(answers, layers, image), results)
-    finding = is_finding(difficulty(results), decision.match_score, engine.lacks_detail(image))
-    return Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index], finding
+    return decide(engine.probabilities(answers, layers, image), results) if any(results) else None
 
 
 def _hashes(folder: Path, *names: str) -> dict[str, str]:

@@ -158,16 +158,9 @@ def table(found: Evaluation) -> str:
     for name, of in named.items():
         first = of.rows[rows[0]]
         shown = [f"{show(of.rows[row].acc)}, {show(of.rows[row].auc)}" for row in rows]
-        body.append(
-            [
-                name,
-                f"{first.real} / {first.fake}",
-                *shown,
-                show(of.type_acc),
-                f"{of.easy}, {show(of.easy_acc)}",
-                f"{of.findings.count}, {show(of.findings.acc.value)}" if of.findings else "-",
-            ]
-        )
+        said = f"{of.findings.count}, {show(of.findings.acc.value)}" if of.findings else "-"
+        easy = f"{of.easy}, {show(of.easy_acc)}"
+        body.append([name, f"{first.real} / {first.fake}", *shown, show(of.type_acc), easy, said])
     parts = [grid(head, body)]
     hard = [(name, of.hard) for name, of in named.items() if of.hard]
     if hard:

@@ -18,6 +18,7 @@ RESAMPLES = 1000
 _AT_ONCE = 100  # resamples whose weights are sorted by score together: bounds the memory
 
 Weights = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 
 class Estimate(Record):
@@ -64,14 +65,14 @@ def weights(strata: Sequence[Hashable], units: Sequence[Hashable], count: int = 
     return drawn[:, of_photo]
 
 
-def means(values: NDArray[np.bool_], drawn: Weights) -> NDArray[np.float64]:
+def means(values: Bools, drawn: Weights) -> NDArray[np.float64]:
     """(R,) weighted mean of `values` (N,) in each of R resamples; nan where no photo was drawn."""
     total = drawn.sum(1, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return (drawn @ values.astype(np.float32)).astype(np.float64) / total
 
 
-def aucs(truth: NDArray[np.bool_], score: NDArray[np.float64], drawn: Weights) -> NDArray[np.float64]:
+def aucs(truth: Bools, score: NDArray[np.float64], drawn: Weights) -> NDArray[np.float64]:
     """(R,) AUC in each resample: the share of (real, fake) pairs in the right order, ties counting half."""
     values, place = np.unique(score, return_inverse=True)
     order = np.argsort(place, kind="stable")
@@ -106,7 +107,7 @@ def paired(value_a: float, value_b: float, a: NDArray[np.float64], b: NDArray[np
     return Paired(difference=value_a - value_b, low=float(low), high=float(high), p=p)
 
 
-def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> McNemar:
+def mcnemar(right_a: Bools, right_b: Bools) -> McNemar:
     """McNemar's exact test on two detectors' right and wrong determinations (N,) of the same photos."""
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     p = float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0

@@ -23,7 +23,7 @@ from ffaa.data.manifest import Row
 from ffaa.engine import Engine
 from ffaa.errors import InputError
 from ffaa.eval.benchmark import BenchRecipe, sample
-from ffaa.eval.detectors import UNSURE, Judgement, Says, majority_says, scored, stated
+from ffaa.eval.detectors import Judgement, decided, finds, majority_says, scored, stated
 from ffaa.eval.evaluation import Evaluation, Judged, summarise
 from ffaa.eval.run import Outcome, outcome_of
 from ffaa.mids.decide import Decision, decide, difficulty
@@ -38,7 +38,6 @@ from ffaa.stages import DETAIL, Stages
 from ffaa.types import Answer, Role, UnparsedAnswer
 from ffaa.vqa.conversation import read_jsonl, write_jsonl
 from ffaa.vqa.export import VARIANTS
-from ffaa.wording import is_finding
 
 FEATURES = "evaluate"
 ANSWERS, JUDGEMENTS, RESULT = "evaluate-answers.jsonl", "evaluation.jsonl", "evaluation.json"
@@ -174,12 +173,10 @@ def judge(stages: Stages, rows: Sequence[Row], judged: Judged) -> list[Outcome]:
             image = plain_face(read_photo(stages.source.parent, row), row, SIZE).image
             layers = _layers(engine, array[i], image)
             decision, level = _decided(engine, answers, layers, image), difficulty(m.results)
-            own = Says(label=None, score=UNSURE)
-            finding = decision is not None and is_finding(level, decision.match_score, engine.lacks_detail(image))
-            if decision is not None:
-                own, chosen = Says(label=decision.label, score=decision.forgery_score), answers[decision.chosen_index]
+            finding = finds(engine, decision, level, image)
+            chosen = anchor if decision is None else answers[decision.chosen_index]
             every = engine.towers_score(layers)
-            says = {"ffaa": own, **says, "majority": majority_says(m.results)}
+            says = {"ffaa": decided(decision), **says, "majority": majority_says(m.results)}
             says |= {} if every is None else {"towers": scored(every)}
         judgement = Judgement(
             says=says, seconds=0.0, results=m.results, difficulty=level, finding=finding,

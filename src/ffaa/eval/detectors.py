@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 
 from ffaa.assistant import Assistant, choose_device
 from ffaa.data.faces import resize_square
+from ffaa.engine import Engine
 from ffaa.errors import UsageError, WeightsError
+from ffaa.mids.decide import Decision
 from ffaa.mids.train import majority
 from ffaa.mllm.tower import pixel_tensor
 from ffaa.settings import load_yaml
@@ -128,9 +130,7 @@ class Ffaa:
             decision, anchor = judged.decision, judged.answers[0]
             results = [a.result if isinstance(a, Answer) else None for a in judged.answers]
             says = [
-                Says(label=None, score=UNSURE)
-                if decision is None
-                else Says(label=decision.label, score=decision.forgery_score),
+                decided(decision),
                 stated(anchor if isinstance(anchor, Answer) else None),
                 majority_says(results),
             ]
@@ -141,8 +141,7 @@ class Ffaa:
                     seconds=seconds,
                     said_type=chosen.forgery_type if isinstance(chosen, Answer) else None,
                     difficulty=judged.difficulty,
-                    finding=decision is not None
-                    and is_finding(judged.difficulty, decision.match_score, engine.lacks_detail(face.image)),
+                    finding=finds(engine, decision, judged.difficulty, face.image),
                     results=results,
                     words={} if chosen is None else {self.name: chosen.raw},
                 )
@@ -270,6 +269,18 @@ def _load(which: str, device: str, name: str) -> Detector:
     from ffaa.baselines.trained import load_trained  # seven architectures that most runs do not need
 
     return Baseline(load_trained(folder, str(choose_device(device))), name)
+
+
+def decided(decision: Decision | None) -> Says:
+    """What MIDS decides; None: no answer could be read."""
+    if decision is None:
+        return Says(label=None, score=UNSURE)
+    return Says(label=decision.label, score=decision.forgery_score)
+
+
+def finds(engine: Engine, decision: Decision | None, level: Difficulty, image: np.ndarray) -> bool:
+    """Whether what is decided of a face image is said as a finding (`ffaa.wording`)."""
+    return decision is not None and is_finding(level, decision.match_score, engine.lacks_detail(image))
 
 
 def stated(answer: Answer | None) -> Says:

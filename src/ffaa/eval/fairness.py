@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from ffaa.data.stats import Table
 from ffaa.errors import UsageError
 from ffaa.eval.attributes import NONE
-from ffaa.eval.bootstrap import Estimate, estimate, means
+from ffaa.eval.bootstrap import Bools, Estimate, estimate, means
 from ffaa.eval.figures import groups_of, resampled
 from ffaa.eval.result import Result
 from ffaa.eval.tables import spread
@@ -17,7 +17,6 @@ from ffaa.types import Record
 
 FEW = 30
 PERMUTATIONS = 1000
-Bools = NDArray[np.bool_]
 
 
 class Group(Record):

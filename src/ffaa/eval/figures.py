@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from ffaa.eval.benchmark import ALL, VALIDATION, BenchRecipe, sample_hash
-from ffaa.eval.bootstrap import RESAMPLES, Estimate, Weights, aucs, estimate, means, weights
+from ffaa.eval.bootstrap import RESAMPLES, Bools, Estimate, Weights, aucs, estimate, means, weights
 from ffaa.eval.detectors import UNSURE, Detector
 from ffaa.eval.findings import findings
 from ffaa.eval.metrics import best_threshold, sacc, set_metrics
@@ -31,8 +31,6 @@ from ffaa.eval.result import (
 )
 from ffaa.eval.run import Outcome, versions
 from ffaa.types import Difficulty, ForgeryType, Label
-
-Bools = NDArray[np.bool_]
 
 
 def photos(recipe: BenchRecipe, outcomes: Mapping[str, Sequence[Outcome]]) -> Photos:

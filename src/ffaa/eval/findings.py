@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ffaa.eval.bootstrap import Estimate, Weights, estimate, means
+from ffaa.eval.bootstrap import Bools, Estimate, Weights, estimate, means
 from ffaa.types import Record
-
-Bools = NDArray[np.bool_]
 
 
 class Findings(Record):

@@ -88,7 +88,7 @@ def test_cautions(judge):
     assert mixed == [
         "the frames disagree: 2 of 4 say fake, 2 say real",
         "hard case in 2 of 4 frames: the three answers do not agree",
-        "the score is not far from the middle (0.50): the decision is uncertain",
+        "the score is not near 0 or 1 (0.50): the decision is uncertain",
         "the face is less than 80 px wide in 2 of 4 frames; traces of forgery may be lost at this size",
     ]
     against = judge([frame(0.9, Label.REAL)] * 4)

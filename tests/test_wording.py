@@ -17,8 +17,8 @@ SURE = {"difficulty": Difficulty.EASY, "match_score": 0.95, "reasoning": "Becaus
     [
         ({}, None),
         ({"difficulty": Difficulty.HARD}, "the three answers disagree"),
-        ({"match_score": 0.79}, "the chosen answer fits the face weakly"),
-        ({"match_score": 0.8}, None),
+        ({"match_score": 0.89}, "the chosen answer fits the face weakly"),
+        ({"match_score": 0.9}, None),
         ({"lacks_detail": True}, "the face lacks fine detail"),
     ],
 )

@@ -54,7 +54,7 @@ def person_verdict(
     if hard:
         cautions.append(f"hard case in {hard} of {_frames(count)}: the three answers do not agree")
     if match < WEAK:
-        cautions.append(f"the score is not far from the middle ({mean:.2f}): the decision is uncertain")
+        cautions.append(f"the score is not near 0 or 1 ({mean:.2f}): the decision is uncertain")
     if small := sum(frame.box.width < SMALL_FACE for frame in frames):
         cautions.append(
             f"the face is less than {SMALL_FACE} px wide in {small} of {_frames(count)}; traces of forgery may be lost "

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from ffaa.types import Credentials, EvidenceItem, EvidenceRecord, JudgedSentence
     from ffaa.types_clip import ClipVerdict, PersonVerdict
 
-WEAK = 0.8  # below this match score an answer is not said as a finding (docs/bench.md says why)
+WEAK = 0.9  # below this match score an answer is not said as a finding (docs/bench.md says why)
 LACKING = 0.25  # share of a person's frames; where more of them lack fine detail, the verdict is not said as a finding
-STRONG = 0.9
 UNUSUAL = 5  # measured items that are listed
 NOT_A_FINDING = "one reading among others, not a finding"
 NEVER_PROOF = "A model's opinion to check, never proof."
@@ -80,7 +79,7 @@ def explain(verdict: Verdict) -> str:
 
 def strength(verdict: Verdict) -> str:
     """The match score in a word."""
-    return "weak" if verdict.match_score < WEAK else "moderate" if verdict.match_score < STRONG else "strong"
+    return "weak" if verdict.match_score < WEAK else "strong"
 
 
 def agreement(verdict: Verdict) -> str:
@@ -134,7 +133,7 @@ def mark(sentence: JudgedSentence) -> str:
 
 
 def person_is_uncertain(person: PersonVerdict) -> bool:
-    """A hard case, a mean score not far from the middle, or a face that lacks fine detail in too many frames."""
+    """A hard case, a mean score not near 0 or 1, or a face that lacks fine detail in too many frames."""
     return person.difficulty is Difficulty.HARD or person.match_score < WEAK or person.share_lacking > LACKING
 
 
@@ -156,7 +155,7 @@ def person_explain(person: PersonVerdict) -> str:
     if person_is_uncertain(person):
         hard, weak = person.difficulty is Difficulty.HARD, person.match_score < WEAK
         why = ["its frames are too few, hard cases, or do not agree"] * hard + [
-            "the mean score is not far from the middle"
+            "the mean score is not near 0 or 1"
         ] * weak
         why += ["the face lacks fine detail in too many frames"] * (person.share_lacking > LACKING)
         return f"Undecided: {' and '.join(why)}. Which way it leans is no ground to act on."
@@ -171,7 +170,7 @@ def person_explain(person: PersonVerdict) -> str:
 def person_score(person: PersonVerdict) -> str:
     """The forgery score, with how strong it is where a word for that may be said."""
     match = person.match_score
-    strong = "weak, " if match < WEAK else "moderate, " if match < STRONG else "strong, "
+    strong = "weak, " if match < WEAK else "strong, "
     if person_is_uncertain(person) and match >= WEAK:  # a strong mean of hard or differing frames is no strong finding
         strong = ""
     return f"{person.forgery_score:.2f} ({strong}mean over the frames; 0 real, 1 fake)"

@@ -165,22 +165,37 @@ def test_bad_rows_end_it_before_anything_is_made(told, tmp_path):
 # --- two processes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_do_the_steps_of_one(kind, once, told, tmp_path):
-    """Half of each batch in each process (gloo); the losses and the result are those of one, and one writes."""
-    path, run = tmp_path / "r.yaml", tmp_path / "run"
-    path.write_text(yaml.safe_dump(recipe(mllm=STILL | {"epochs": 2, "warmup": 0.0}).model_dump(mode="json")))
+def run_in_two(kind, told, folder, text) -> subprocess.CompletedProcess:
+    """`ffaa train mllm` of the recipe `text` into folder/run, in two processes without a device (gloo)."""
+    path, here = folder / "r.yaml", Path(__file__).parent
+    path.write_text(yaml.safe_dump(text.model_dump(mode="json")))
     # '--': or torch reads --run as its own
-    program = ["-m", "--", "ffaa"] if kind == "ddp" else ["--", Path(__file__).parent / "fsdp_on_cpu.py"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, *program, "train", "mllm", path, "--rows", told[0], "--images", told[1], "--run", run]
-    env = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(tmp_path),
-           "PATH": "/usr/bin:/bin", "PYTHONFAULTHANDLER": "1"}  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = {
+        "ddp": [*torchrun, "-m", "--", "ffaa"],
+        "fsdp": [*torchrun, "--", here / "fsdp_on_cpu.py"],
+    }.get(kind) or [
+        "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", ROOT / f"recipes/accelerate/{kind}.yaml",
+        "--mixed_precision", "no", here / "deepspeed_on_cpu.py",
+    ]  # fmt: skip
+    command = [sys.executable, *launch, "train", "mllm", path, "--rows", told[0], "--images", told[1],
+               "--run", folder / "run"]  # fmt: skip
+    env = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(folder),
+           "PATH": "/usr/bin:/bin", "PYTHONFAULTHANDLER": "1", "DS_ACCELERATOR": "cpu"}  # fmt: skip
     if kind == "fsdp":
         options = load_config_from_file(str(ROOT / "recipes" / "accelerate" / "fsdp.yaml")).fsdp_config
         env |= {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value).lower() for key, value in options.items()}
         env |= {key.upper(): value for key, value in options.items() if isinstance(value, str)}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, cwd=tmp_path, env=env)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, cwd=folder, env=env)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "zero2", "zero3"])
+def test_two_processes_do_the_steps_of_one(kind, once, told, tmp_path):
+    """Half of each batch in each process (gloo); the losses and the result are those of one, and one writes."""
+    if kind.startswith("zero"):
+        pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux")
+    run = tmp_path / "run"
+    done = run_in_two(kind, told, tmp_path, recipe(mllm=STILL | {"epochs": 2, "warmup": 0.0}))
     assert done.returncode == 0, done.stderr
     one, two = losses(once), losses(run)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -191,10 +206,18 @@ def test_two_processes_do_the_steps_of_one(kind, once, told, tmp_path):
             assert torch.allclose(ours[key], value, atol=1e-5), key
     assert read_card(run / "adapter").processes == 2
     assert len(list((run / "tensorboard").iterdir())) == 1
-    divided = (run / "tune-steps" / "checkpoint-4" / "optimizer.bin").exists()
-    assert divided == (kind == "fsdp")
+    last = run / "tune-steps" / "checkpoint-4"
+    assert (last / "optimizer.bin").exists() == (kind == "fsdp")
+    assert (last / "global_step4").exists() == kind.startswith("zero")
     if kind == "ddp":
         assert (run / "samples.txt").read_text().count("== step") == 2
+
+
+def test_deepspeed_and_the_recipe_want_the_same_precision(told, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(UsageError, match="'bf16', mllm.bf16 is false: give accelerate launch --mixed_precision no"):
+        tune_base(recipe(), *told, tmp_path / "run", "x")
 
 
 def test_a_step_is_divided_evenly():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -166,9 +167,15 @@ def tune(
     """Train LoRA and projector; goes on from the last checkpoint in `out`.
 
     Evaluates, writes sample answers beside `out` and saves every `args.save_steps` steps; ends with the weights of the
-    lowest evaluation loss.
+    lowest evaluation loss. Raises UsageError where what started the processes does not fit the settings.
     """
     process = processes()
+    wanted, launched = "bf16" if args.bf16 else "no", os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and launched != wanted:
+        raise UsageError(
+            f"DeepSpeed was started with mixed precision '{launched}', mllm.bf16 is {str(args.bf16).lower()}: give "
+            f"accelerate launch --mixed_precision {wanted}, or change the recipe"
+        )
     many = accumulation(args.batch, tune_args.per_device, process.num_processes)
     settings = TrainingArguments(
         output_dir=str(out), num_train_epochs=args.epochs, per_device_train_batch_size=tune_args.per_device,

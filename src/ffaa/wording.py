@@ -169,10 +169,8 @@ def person_explain(person: PersonVerdict) -> str:
 
 def person_score(person: PersonVerdict) -> str:
     """The forgery score, with how strong it is where a word for that may be said."""
-    match = person.match_score
-    strong = "weak, " if match < WEAK else "strong, "
-    if person_is_uncertain(person) and match >= WEAK:  # a strong mean of hard or differing frames is no strong finding
-        strong = ""
+    # a strong mean of hard or differing frames is no strong finding
+    strong = "weak, " if person.match_score < WEAK else "" if person_is_uncertain(person) else "strong, "
     return f"{person.forgery_score:.2f} ({strong}mean over the frames; 0 real, 1 fake)"
 
 
